@@ -1,0 +1,56 @@
+"""Checkpoints, however they are stored: names, specs, and reading a range of a tensor.
+
+`Checkpoint` is all that the rest of releasekit knows of a base or a target. A reader
+never loads a tensor whole, and may be read from several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from releasekit.tensors import TensorSpec
+
+
+class Checkpoint(Protocol):
+    """A set of named tensors that can be read by range."""
+
+    @property
+    def subject(self) -> str:
+        """What messages call it: the path it was opened with."""
+
+    @property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """All tensors by name, in the order in which reading them is fastest."""
+
+    def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` on.
+
+        Raises:
+            FormatError: if the data is not what its dtype allows.
+            IntegrityError: if the file has become shorter than its header says.
+        """
+
+    def close(self) -> None:
+        """Give back the files."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: Any) -> None: ...
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Open the checkpoint at `path`: a file, a folder or an index.
+
+    Raises:
+        FormatError: if it is malformed, or is no checkpoint that can be read.
+        UsageError: if `path` does not name one checkpoint.
+    """
+    from releasekit.checkpoint.discover import find
+    from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
+
+    return SafetensorsCheckpoint.open(find(Path(path)))

@@ -1,0 +1,34 @@
+"""The command line: parse, one library call, render.
+
+Commands live in a module each, and import the library only when they run, so that help
+and argument errors are instant.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from releasekit.cli import apply, inspect, make, verify
+from releasekit.cli.exits import EPILOG
+from releasekit.cli.shell import run
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="releasekit")
+def cli() -> None:
+    """Release models as lossless deltas, and rebuild them byte for byte.
+
+    A maintainer publishes the difference between a fine-tune and its base with
+    make-delta; whoever holds the base rebuilds the exact files with apply-delta.
+    """
+
+
+for module in (make, apply, verify, inspect):
+    cli.add_command(module.command)
+
+
+def main() -> None:
+    """Entry point of the `releasekit` command."""
+    sys.exit(run(cli))

@@ -1,0 +1,172 @@
+"""What every command shares: its options, where its words go, and its error boundary.
+
+Results go to stdout, everything else to stderr. With `--json` stdout holds exactly one
+JSON document, also when the command fails.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from releasekit.cli.exits import FAILED, INTERRUPTED, exit_code
+from releasekit.errors import ReleaseKitError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from releasekit.progress import Progress, ProgressCallback
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
+
+
+class Shell:
+    """How this run of the command line speaks.
+
+    Attributes:
+        json: one JSON document on stdout instead of text.
+        quiet: no progress, no summary.
+        verbose: details in the summary.
+        resume_hint: what to tell a user who interrupts.
+    """
+
+    def __init__(self) -> None:
+        self.json = False
+        self.quiet = False
+        self.verbose = False
+        self.resume_hint = "nothing was written"
+
+    def result(
+        self, document: dict[str, Any], lines: Iterator[str] | Sequence[str]
+    ) -> None:
+        """Print a result, as JSON or as text."""
+        if self.json:
+            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        elif not self.quiet:
+            for line in lines:
+                click.echo(line)
+
+    def fail(self, kind: str, message: str, code: int) -> int:
+        """Report an error; returns the exit code."""
+        if self.json:
+            error = {"type": kind, "message": message, "exit_code": code}
+            click.echo(json.dumps({"error": error}, indent=2, ensure_ascii=False))
+        click.echo(f"error: {printable(message)}", err=True)
+        return code
+
+    @contextmanager
+    def progress(self) -> Iterator[ProgressCallback | None]:
+        """A callback that draws one bar a stage on stderr, if anyone can see it."""
+        if self.quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from tqdm import tqdm
+
+        bars: dict[str, tqdm[Any]] = {}
+
+        def show(progress: Progress) -> None:
+            bar = bars.get(progress.stage)
+            if bar is None:
+                for other in bars.values():
+                    other.close()
+                bar = bars[progress.stage] = tqdm(
+                    total=progress.total,
+                    desc=progress.stage,
+                    unit="B",
+                    unit_scale=True,
+                    file=sys.stderr,
+                )
+            bar.update(progress.done - bar.n)
+
+        try:
+            yield show
+        finally:
+            for bar in bars.values():
+                bar.close()
+
+
+def common_options(command: _F) -> _F:
+    """`--json`, `-q` and `-v`, kept in the `Shell` rather than passed as arguments."""
+
+    def flag(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+        def keep(context: click.Context, _: click.Parameter, value: bool) -> None:
+            setattr(context.ensure_object(Shell), name, value)
+
+        return keep
+
+    for names, attribute, text in (
+        (("-v", "--verbose"), "verbose", "Show details."),
+        (("-q", "--quiet"), "quiet", "Show errors only."),
+        (("--json",), "json", "Print the result as one JSON document on stdout."),
+    ):
+        command = click.option(
+            *names,
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=flag(attribute),
+            help=text,
+        )(command)
+    return command
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes: `2GB` is 2 x 10**9, `2GiB` is 2 x 2**30."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Bytes from text; fails as click does."""
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip())
+        if not match:
+            self.fail(f"{value!r} is not a size; write 2GB or 500MiB", param, ctx)
+        number, prefix, binary = match.groups()
+        power = "_KMGT".index(prefix.upper()) if prefix else 0
+        return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def run(cli: click.Command, arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the only place that turns errors into exit codes."""
+    shell = Shell()
+    try:
+        code = cli.main(
+            args=arguments, prog_name="releasekit", obj=shell, standalone_mode=False
+        )
+    except click.ClickException as error:
+        if shell.json:
+            shell.fail("UsageError", error.format_message(), error.exit_code)
+        else:
+            error.show()
+        return error.exit_code
+    except ReleaseKitError as error:
+        return shell.fail(type(error).__name__, str(error), exit_code(error))
+    except (KeyboardInterrupt, click.Abort):
+        return shell.fail("Interrupted", f"interrupted; {shell.resume_hint}", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does. Nothing more can be said.
+        sys.stderr.close()
+        return FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return shell.fail(type(error).__name__, f"{where}{error.strerror}", FAILED)
+    return code if isinstance(code, int) else 0
+
+
+def printable(text: str) -> str:
+    """Text from files made safe to print: no control sequence reaches the terminal."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
+        for c in text
+    )

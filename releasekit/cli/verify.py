@@ -1,0 +1,66 @@
+"""`releasekit verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from releasekit.cli.exits import EPILOG, EXIT_CODES
+from releasekit.cli.shell import Shell, common_options, printable
+from releasekit.errors import IntegrityError
+
+
+@click.command("verify", epilog=EPILOG)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="The release that PATH was rebuilt from.",
+)
+@click.option("--threads", type=click.IntRange(1), help="By default one a processor.")
+@common_options
+@click.pass_obj
+def command(shell: Shell, path: Path, against: Path | None, threads: int | None) -> int:
+    """Hash a release, or a rebuilt model, and compare with the published digests.
+
+    Lists each file of PATH as good, wrong, missing or unexpected, and exits with 5 if
+    any is not good.
+
+    \b
+    Examples:
+      releasekit verify my-tune-delta
+      releasekit verify my-tune --against my-tune-delta
+    """
+    from releasekit.verification import Status, verify
+
+    shell.resume_hint = "nothing was changed"
+    with shell.progress() as progress:
+        result = verify(path, against=against, threads=threads, progress=progress)
+    document = {
+        "path": str(result.path),
+        "against": str(result.against),
+        "ok": result.ok,
+        "files": [
+            {
+                "path": file.path,
+                "status": file.status.value,
+                "expected": file.expected,
+                "found": file.found,
+            }
+            for file in result.files
+        ],
+    }
+    lines = [f"{file.status.value:10}  {printable(file.path)}" for file in result.files]
+    counts = ", ".join(f"{result.count(status)} {status.value}" for status in Status)
+    lines.append(counts)
+    shell.result(document, lines)
+    if result.ok:
+        return 0
+    if not shell.json:
+        click.echo(
+            f"error: {result.path}: {counts}, compared with {result.against}: download or "
+            "rebuild what is wrong or missing, remove what is unexpected",
+            err=True,
+        )
+    return EXIT_CODES[IntegrityError]

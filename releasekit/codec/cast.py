@@ -1,0 +1,123 @@
+"""The recorded cast: a base of one float dtype as a predictor for a target of another.
+
+A base in fp16 and a fine-tune in bf16 still share most of their bits once one is rounded
+to the other. The cast need only be the same everywhere, for ever: it is done in integer
+arithmetic on the bit patterns, so no processor's rounding mode, flush-to-zero setting or
+NaN convention can change a released byte. It rounds to nearest, ties to even (IEEE
+754-2019, 4.3.1), overflows to infinity (to NaN in F8_E4M3, which has no infinity), and
+turns every NaN into the quiet NaN of its sign.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from releasekit.codec.formats import castable
+from releasekit.codec.kernels import Words, compiled
+from releasekit.tensors import DType
+
+_ONE = np.uint64(1)
+_ZERO = np.uint64(0)
+
+
+def cast(words: Words, source: DType, target: DType, out: Words) -> None:
+    """Convert (n,) words of `source` into (n,) words of `target`, both unsigned.
+
+    Raises:
+        ValueError: if `castable` says no; callers ask first.
+    """
+    if not castable(source, target):
+        raise ValueError(f"no cast from {source.label} to {target.label}")
+    _convert(words, *_layout(source), *_layout(target), out)
+
+
+def _layout(dtype: DType) -> tuple[int, int, int, bool]:
+    """Word bits, mantissa bits, exponent bias, and whether it has infinities."""
+    word = dtype.word
+    bias = (1 << (word.exponent_bits - 1)) - 1
+    return word.bits, word.mantissa_bits, bias, dtype is not DType.F8_E4M3
+
+
+@numba.njit(inline="always")
+def _convert_word(  # type: ignore[no-untyped-def]
+    word, bits, mantissa, bias, infinite, to_bits, to_mantissa, to_bias, to_infinite
+):
+    magnitude = word & ((_ONE << np.uint64(bits - 1)) - _ONE)
+    sign = (word >> np.uint64(bits - 1)) << np.uint64(to_bits - 1)
+    top = (_ONE << np.uint64(to_bits - 1)) - _ONE  # the largest magnitude
+    hidden = _ONE << np.uint64(mantissa)
+    to_hidden = _ONE << np.uint64(to_mantissa)
+    to_nan = limit = top  # F8_E4M3: all ones is NaN, and stands for what is too large
+    if to_infinite:
+        limit = top & ~(to_hidden - _ONE)
+        to_nan = limit | (to_hidden >> _ONE)
+    if infinite:
+        infinity = ((_ONE << np.uint64(bits - 1)) - _ONE) & ~(hidden - _ONE)
+        if magnitude > infinity:
+            return sign | to_nan
+        if magnitude == infinity:
+            return sign | limit
+    elif magnitude == (_ONE << np.uint64(bits - 1)) - _ONE:
+        return sign | to_nan
+    field = np.int64(magnitude >> np.uint64(mantissa))
+    significand = magnitude & (hidden - _ONE)
+    if field > 0:
+        significand |= hidden
+    else:
+        field = np.int64(1)
+    if significand == _ZERO:
+        return sign
+    quantum = field - bias - mantissa  # value = significand * 2**quantum
+    length = 0
+    rest = significand
+    while rest != _ZERO:
+        rest >>= _ONE
+        length += 1
+    exponent = quantum + length - 1  # of the leading bit
+    normal = exponent + to_bias > 0
+    to_quantum = exponent - to_mantissa if normal else 1 - to_bias - to_mantissa
+    drop = to_quantum - quantum
+    if drop <= 0:
+        rounded = significand << np.uint64(-drop)
+    elif drop > length:
+        rounded = _ZERO  # less than half a unit
+    else:
+        s = np.uint64(drop)
+        odd = (significand >> s) & _ONE
+        rounded = (significand + ((_ONE << (s - _ONE)) - _ONE) + odd) >> s
+    if normal:
+        # A carry out of the mantissa moves into the exponent, as it should.
+        rounded += np.uint64(exponent + to_bias - 1) << np.uint64(to_mantissa)
+        if exponent + to_bias >= (1 << (to_bits - 1 - to_mantissa)):
+            return sign | limit
+    return sign | min(rounded, limit)
+
+
+@compiled
+def _convert(
+    words: Words,
+    bits: int,
+    mantissa: int,
+    bias: int,
+    infinite: bool,
+    to_bits: int,
+    to_mantissa: int,
+    to_bias: int,
+    to_infinite: bool,
+    out: Words,
+) -> Any:
+    for i in range(words.size):
+        out[i] = _convert_word(
+            np.uint64(words[i]),
+            bits,
+            mantissa,
+            bias,
+            infinite,
+            to_bits,
+            to_mantissa,
+            to_bias,
+            to_infinite,
+        )

@@ -1,0 +1,1 @@
+"""Deltas: make one, open one, rebuild the target from one."""

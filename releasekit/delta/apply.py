@@ -1,0 +1,265 @@
+"""Rebuild the publisher's files from a base and a delta, byte for byte.
+
+Order of work: check the delta against its digests and the base against the manifest; make
+each weight file, hashing while writing; copy the other files; commit. The small files
+come last, so that a partial folder never has a config to load it by.
+
+An interrupted run leaves its finished files, which the next run of the same work hashes
+and keeps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from releasekit.checkpoint import Checkpoint, open_checkpoint
+from releasekit.delta.base import check_base
+from releasekit.delta.rebuild import Rebuild
+from releasekit.delta.release import Release
+from releasekit.digest import hash_file, sha256
+from releasekit.errors import IntegrityError
+from releasekit.manifest import TARGET_FOLDER, FileEntry, Manifest, WeightEntry
+from releasekit.output import OutputFolder, check_output, free_nbytes, require_space, sync
+from releasekit.pipeline import Workers, memory_nbytes
+from releasekit.progress import ProgressCallback, Stage
+
+#: Takes an offset in the file and the bytes that belong there.
+Writer = Callable[[int, memoryview], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyPlan:
+    """What a rebuild reads, writes and needs.
+
+    Attributes:
+        files: paths and sizes of the files to write.
+        base_nbytes: bytes read from the base.
+        delta_nbytes: bytes read from the release.
+        write_nbytes: bytes written, which is the disk space needed.
+        memory_nbytes: bytes of buffers while running, about.
+        free_nbytes: disk space that is free where the output would lie.
+    """
+
+    files: dict[str, int]
+    base_nbytes: int
+    delta_nbytes: int
+    write_nbytes: int
+    memory_nbytes: int
+    free_nbytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyResult:
+    """What a rebuild made.
+
+    Attributes:
+        out: the folder.
+        name: the release's name.
+        identity: identity of the rebuilt checkpoint.
+        files: SHA-256 of each file by path.
+        nbytes: total size.
+        kept: files that an earlier, interrupted run had finished.
+    """
+
+    out: Path
+    name: str
+    identity: str
+    files: dict[str, str]
+    nbytes: int
+    kept: tuple[str, ...]
+
+
+def plan_apply(
+    base: str | Path,
+    delta: str | Path,
+    out: str | Path,
+    *,
+    force: bool = False,
+    threads: int | None = None,
+) -> ApplyPlan:
+    """Check that `apply_delta` would start with these arguments, and say what it takes.
+
+    Reads headers and a few small tensors, writes nothing. Raises as `apply_delta` does.
+    """
+    check_output(Path(out), force=force, inputs=(Path(base), Path(delta)))
+    with Release.open(Path(delta)) as release, open_checkpoint(base) as checkpoint:
+        manifest = release.manifest
+        check_base(manifest, checkpoint)
+        predictors = [p for n in manifest.target if (p := manifest.predictor(n))]
+        chunk = max((release.chunking(n).chunk_nbytes for n in manifest.target), default=0)
+        return ApplyPlan(
+            files={path: entry.size for path, entry in manifest.rebuilt.items()},
+            base_nbytes=sum(spec.nbytes for spec in predictors),
+            delta_nbytes=sum(e.size for e in (*manifest.shards, *manifest.files)),
+            write_nbytes=_write_nbytes(manifest),
+            memory_nbytes=memory_nbytes(chunk, threads),
+            free_nbytes=free_nbytes(Path(out)),
+        )
+
+
+def apply_delta(
+    base: str | Path,
+    delta: str | Path,
+    out: str | Path,
+    *,
+    force: bool = False,
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> ApplyResult:
+    """Rebuild the release in `delta` on top of `base`, as a new folder `out`.
+
+    Args:
+        base: file or folder of the base checkpoint.
+        delta: folder of the release.
+        out: folder to make; appears complete and verified, or not at all.
+        force: replace `out` if it exists.
+        threads: worker threads; by default one a processor.
+        progress: called with the state of each stage.
+
+    Raises:
+        UsageError: if a path is wrong or `out` exists.
+        FormatError: if an input is malformed.
+        BaseMismatchError: if `base` is not the base of this delta.
+        IntegrityError: if the release is damaged.
+        OSError: if the system fails; the work can be continued by the same call.
+    """
+    out = Path(out)
+    with (
+        Release.open(Path(delta)) as release,
+        open_checkpoint(base) as checkpoint,
+        OutputFolder(
+            out,
+            key=f"apply {release.key}",
+            force=force,
+            inputs=(Path(base), Path(delta)),
+        ) as folder,
+        Workers(threads) as workers,
+    ):
+        manifest = release.manifest
+        check_base(manifest, checkpoint)
+        release.check_files(workers, progress)
+        kept = _finished(folder, manifest)
+        require_space(
+            folder.partial,
+            _write_nbytes(manifest) - sum(manifest.rebuilt[path].size for path in kept),
+        )
+        stage = Stage(progress, "rebuild", _write_nbytes(manifest))
+        stage.advance(sum(manifest.rebuilt[path].size for path in kept))
+        rebuild = Rebuild(release, checkpoint)
+        for entry in manifest.weights:
+            if entry.file.path not in kept:
+                _write_weights(folder, entry, rebuild, workers, stage)
+        for file in manifest.files:
+            _copy(folder, release.folder / TARGET_FOLDER / file.path, file, stage)
+        folder.keep_only(manifest.rebuilt)
+        folder.commit()
+        return ApplyResult(
+            out=out,
+            name=manifest.name,
+            identity=manifest.target_identity,
+            files={path: entry.sha256 for path, entry in manifest.rebuilt.items()},
+            nbytes=_write_nbytes(manifest),
+            kept=tuple(kept),
+        )
+
+
+def prove(
+    release: Release,
+    base: Checkpoint,
+    workers: Workers,
+    progress: ProgressCallback | None,
+) -> None:
+    """Rebuild every weight file in memory and compare its digest; writes nothing.
+
+    Raises:
+        ReleaseKitError: if the release does not rebuild what it says.
+    """
+    rebuild = Rebuild(release, base)
+    total = sum(entry.file.size for entry in release.manifest.weights)
+    stage = Stage(progress, "prove", total)
+    for entry in release.manifest.weights:
+        _make_weights(entry, rebuild, workers, stage, lambda offset, data: None)
+
+
+def _write_nbytes(manifest: Manifest) -> int:
+    return sum(entry.size for entry in manifest.rebuilt.values())
+
+
+def _finished(folder: OutputFolder, manifest: Manifest) -> list[str]:
+    """Weight files that an earlier run completed; believed only once hashed."""
+    if not folder.reused:
+        return []
+    kept = []
+    for entry in manifest.weights:
+        path = folder.path(entry.file.path)
+        if path.is_symlink() or not path.is_file():
+            continue
+        if path.stat().st_size == entry.file.size and hash_file(path) == entry.file.sha256:
+            kept.append(entry.file.path)
+    return kept
+
+
+def _write_weights(
+    folder: OutputFolder,
+    entry: WeightEntry,
+    rebuild: Rebuild,
+    workers: Workers,
+    stage: Stage,
+) -> None:
+    name = folder.unfinished(entry.file.path)
+    with folder.create(name) as file:
+
+        def write(offset: int, data: memoryview) -> None:
+            while data:
+                count = os.pwrite(file.fileno(), data, offset)
+                data, offset = data[count:], offset + count
+
+        _make_weights(entry, rebuild, workers, stage, write)
+        sync(file)
+    folder.finish(name, entry.file.path)
+
+
+def _make_weights(
+    entry: WeightEntry, rebuild: Rebuild, workers: Workers, stage: Stage, write: Writer
+) -> None:
+    """Make one weight file in order, hand its parts to `write`, and check its digest."""
+    prefix = entry.layout.prefix
+    hasher = sha256(prefix)
+    write(0, memoryview(prefix))
+    stage.advance(len(prefix))
+    places = entry.layout.by_name()
+
+    def consume(name: str, start: int, data: NDArray[np.uint8]) -> None:
+        hasher.update(data.data)
+        write(entry.layout.data_start + places[name].begin + start, data.data)
+        stage.advance(data.size)
+
+    for _ in rebuild.tensors(places, workers, consume):
+        pass
+    if hasher.hexdigest() != entry.file.sha256:
+        raise IntegrityError(
+            f"{entry.file.path}: expected sha256 {entry.file.sha256}, found "
+            f"{hasher.hexdigest()}, though every tensor is right: the manifest contradicts "
+            "itself; ask the publisher for a sound release"
+        )
+
+
+def _copy(folder: OutputFolder, source: Path, entry: FileEntry, stage: Stage) -> None:
+    hasher = sha256()
+    with source.open("rb") as original, folder.create(entry.path) as copy:
+        while data := original.read(1 << 20):
+            hasher.update(data)
+            copy.write(data)
+            stage.advance(len(data))
+        sync(copy)
+    if hasher.hexdigest() != entry.sha256:
+        raise IntegrityError(
+            f"{source}: expected sha256 {entry.sha256}, found {hasher.hexdigest()}; "
+            "download the release again"
+        )

@@ -1,0 +1,253 @@
+"""Make a release from a base and a target, and prove that it rebuilds.
+
+Order of work: list the target's files and plan each tensor's operation; encode in one
+streaming pass; hash what of the base was not read; write the manifest and the small
+files; open the result as a user would, rebuild all of it in memory and compare digests.
+Only then does the release get its name.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from releasekit import sums
+from releasekit.checkpoint import Checkpoint, open_checkpoint
+from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
+from releasekit.codec import Ulp
+from releasekit.delta.apply import prove
+from releasekit.delta.encode import Encoder, hash_base
+from releasekit.delta.plan import find_aliases
+from releasekit.delta.release import Release
+from releasekit.delta.shards import ShardWriter
+from releasekit.delta.source import TargetFiles, list_target
+from releasekit.digest import sha256, sha256_hex
+from releasekit.errors import UsageError
+from releasekit.manifest import (
+    LOADER_STOP,
+    MANIFEST,
+    REBUILT_SUMS,
+    SUMS,
+    TARGET_FOLDER,
+    FileEntry,
+    Manifest,
+)
+from releasekit.output import OutputFolder, require_space, sync
+from releasekit.pipeline import Workers
+from releasekit.progress import ProgressCallback, Stage
+
+#: Size at which a payload shard is closed, in bytes: what one failed upload may cost.
+DEFAULT_SHARD_NBYTES: Final = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeResult:
+    """What was released.
+
+    Attributes:
+        out: the release folder.
+        name: the release's name.
+        base_identity: identity of the base.
+        target_identity: identity of the target.
+        tensors: operation of each tensor by name; `dropped` for the base's that the
+            target lacks.
+        full_nbytes: size of the target's files.
+        published_nbytes: size of the release's files.
+        unchanged: share of elements with a base that equal it, 0 to 1; None if there
+            are none.
+        excluded: files of the target that were left out.
+        seconds: time it took.
+    """
+
+    out: Path
+    name: str
+    base_identity: str
+    target_identity: str
+    tensors: dict[str, str]
+    full_nbytes: int
+    published_nbytes: int
+    unchanged: float | None
+    excluded: tuple[str, ...]
+    seconds: float
+
+    @property
+    def operations(self) -> dict[str, int]:
+        """Number of tensors by operation."""
+        return dict(Counter(self.tensors.values()))
+
+    @property
+    def ratio(self) -> float:
+        """Published size divided by full size."""
+        return self.published_nbytes / self.full_nbytes if self.full_nbytes else 1.0
+
+
+def make_delta(
+    base: str | Path,
+    target: str | Path,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    shard_nbytes: int = DEFAULT_SHARD_NBYTES,
+    exclude: Sequence[str] = (),
+    codec: Ulp | None = None,
+    force: bool = False,
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> MakeResult:
+    """Release `target` as a delta on `base`, in a new folder `out`.
+
+    Args:
+        base: file or folder of the base checkpoint.
+        target: file or folder of the checkpoint to release; the other files of a folder
+            are released with it, verbatim.
+        out: folder to make; appears complete and proved, or not at all.
+        name: the release's name; by default the target's.
+        shard_nbytes: size at which a payload shard is closed.
+        exclude: patterns of files in the target folder to leave out.
+        codec: parameters of the codec.
+        force: replace `out` if it exists.
+        threads: worker threads; by default one a processor.
+        progress: called with the state of each stage.
+
+    Raises:
+        UsageError: if a path is wrong, `out` exists, or the target holds weights that
+            belong to no checkpoint.
+        FormatError: if an input is malformed.
+        IntegrityError: if the result does not rebuild the target.
+        OSError: if the system fails.
+    """
+    started = time.monotonic()
+    base, target, out = Path(base), Path(target), Path(out)
+    if shard_nbytes < 1:
+        raise UsageError(f"shard size: expected at least 1 byte, found {shard_nbytes}")
+    codec = codec or Ulp()
+    listed = list_target(target, exclude)
+    with (
+        SafetensorsCheckpoint.open(listed.found) as target_checkpoint,
+        open_checkpoint(base) as base_checkpoint,
+        OutputFolder(out, key="make", force=force, inputs=(base, target)) as folder,
+        Workers(threads) as workers,
+    ):
+        folder.restart()
+        if not target_checkpoint.specs:
+            raise UsageError(f"{target}: holds no tensors; there is nothing to release")
+        weights_nbytes = sum(f.layout.file_size for f in target_checkpoint.files)
+        require_space(folder.partial, weights_nbytes // 8)
+        manifest, unchanged = _encode(
+            folder,
+            base_checkpoint,
+            target_checkpoint,
+            listed,
+            codec,
+            name or _default_name(target),
+            shard_nbytes,
+            workers,
+            progress,
+        )
+        published = _write_small_files(folder, manifest)
+        with Release.open(folder.partial) as release:
+            prove(release, base_checkpoint, workers, progress)
+        folder.commit()
+    operations = {name: made.op.value for name, made in manifest.operations.items()}
+    return MakeResult(
+        out=out,
+        name=manifest.name,
+        base_identity=manifest.base_identity,
+        target_identity=manifest.target_identity,
+        tensors=operations | dict.fromkeys(manifest.dropped, "dropped"),
+        full_nbytes=sum(entry.size for entry in manifest.rebuilt.values()),
+        published_nbytes=published,
+        unchanged=unchanged,
+        excluded=listed.excluded,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _default_name(target: Path) -> str:
+    resolved = target.resolve()
+    return resolved.name if resolved.is_dir() else resolved.name.partition(".")[0]
+
+
+def _encode(
+    folder: OutputFolder,
+    base: Checkpoint,
+    target: SafetensorsCheckpoint,
+    listed: TargetFiles,
+    codec: Ulp,
+    name: str,
+    shard_nbytes: int,
+    workers: Workers,
+    progress: ProgressCallback | None,
+) -> tuple[Manifest, float | None]:
+    """Write payloads and verbatim files; returns the manifest and the unchanged share."""
+    shards = ShardWriter(folder, shard_nbytes)
+    encoder = Encoder(base, target, find_aliases(base, target), codec, shards)
+    total = sum(spec.nbytes for spec in target.specs.values())
+    stage = Stage(progress, "encode", total)
+    weights = tuple(encoder.file(file, workers, stage) for file in target.files)
+    entries = shards.close()
+    unread = [tensor for tensor in base.specs if tensor not in encoder.base]
+    known = encoder.base | hash_base(base, unread, workers)
+    manifest = Manifest(
+        name=name,
+        made_with=f"releasekit {version('releasekit')}",
+        codec=codec,
+        base={tensor: known[tensor] for tensor in sorted(known)},
+        weights=weights,
+        files=tuple(_copy(folder, listed.found.root / p, p) for p in listed.others),
+        operations=encoder.operations,
+        shards=entries,
+    )
+    share = encoder.unchanged / encoder.words if encoder.words else None
+    return manifest, share
+
+
+def _copy(folder: OutputFolder, source: Path, name: str) -> FileEntry:
+    """Keep a file of the target verbatim."""
+    hasher = sha256()
+    size = 0
+    with source.open("rb") as original, folder.create(f"{TARGET_FOLDER}/{name}") as copy:
+        while data := original.read(1 << 20):
+            hasher.update(data)
+            copy.write(data)
+            size += len(data)
+        sync(copy)
+    return FileEntry(path=name, size=size, sha256=hasher.hexdigest())
+
+
+def _write_small_files(folder: OutputFolder, manifest: Manifest) -> int:
+    """Write all but shards and verbatim files; returns the size of the whole release."""
+    rebuilt = {path: entry.sha256 for path, entry in manifest.rebuilt.items()}
+    small = {
+        MANIFEST: manifest.pack(),
+        LOADER_STOP: _loader_stop(manifest),
+        REBUILT_SUMS: sums.format_sums(rebuilt),
+    }
+    digests = {entry.path: entry.sha256 for entry in manifest.shards}
+    digests |= {f"{TARGET_FOLDER}/{entry.path}": entry.sha256 for entry in manifest.files}
+    digests |= {name: sha256_hex(data) for name, data in small.items()}
+    small[SUMS] = sums.format_sums(digests)
+    for name, data in small.items():
+        folder.write(name, data)
+    folder.keep_only([*digests, SUMS])
+    return sum(folder.path(name).stat().st_size for name in (*digests, SUMS))
+
+
+def _loader_stop(manifest: Manifest) -> bytes:
+    """A config that stops model libraries, and tells whoever opens it what to do."""
+    stop = {
+        "model_type": "releasekit_delta",
+        "releasekit": (
+            f"This folder is a delta, not a model: it holds the difference between "
+            f"{manifest.name} and its base. Rebuild the model with: releasekit apply-delta "
+            "--base BASE --delta THIS_FOLDER --out MODEL"
+        ),
+        "base_identity": manifest.base_identity,
+    }
+    return (json.dumps(stop, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,197 @@
+"""An open release: its manifest and its payloads, consistent with each other.
+
+Opening reads the manifest and the shards' headers, no payloads. It proves that the shards
+hold exactly the payloads that the manifest's operations call for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from releasekit import manifest as manifests
+from releasekit import sums
+from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
+from releasekit.codec.chunks import Chunking, parse_table, table_nbytes
+from releasekit.digest import hash_file, sha256_hex
+from releasekit.errors import FormatError, IntegrityError, UsageError
+from releasekit.manifest import MANIFEST, SUMS, TARGET_FOLDER, FileEntry, Manifest
+from releasekit.names import shown
+from releasekit.pipeline import Workers
+from releasekit.progress import ProgressCallback, Stage
+from releasekit.tensors import DType
+
+
+class Release:
+    """A delta release in a folder, open for reading.
+
+    Attributes:
+        folder: where it is.
+        manifest: what it says.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, payloads: SafetensorsCheckpoint
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._payloads = payloads
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open the release in `folder`.
+
+        Raises:
+            UsageError: if there is none.
+            FormatError: if it is malformed.
+            IntegrityError: if a file is missing or has another size.
+        """
+        manifest = read_manifest(folder)
+        for entry in manifest.shards:
+            _require_size(folder / entry.path, entry.size)
+        payloads = SafetensorsCheckpoint.open_files(
+            str(folder), folder, [entry.path for entry in manifest.shards]
+        )
+        release = cls(folder, manifest, payloads)
+        try:
+            release._check_payloads()
+        except FormatError:
+            payloads.close()
+            raise
+        return release
+
+    def _check_payloads(self) -> None:
+        wanted = {n for n, o in self.manifest.operations.items() if o.op.has_payload}
+        for name, spec in self._payloads.specs.items():
+            if name not in wanted:
+                raise FormatError(
+                    f"{self.folder}: payload {shown(name)} belongs to no operation"
+                )
+            if spec.dtype is not DType.U8 or len(spec.shape) != 1:
+                raise FormatError(
+                    f"{self.folder}: payload {shown(name)}: expected U8 of one dimension, "
+                    f"found {spec.describe()}"
+                )
+        for name in sorted(wanted - self._payloads.specs.keys()):
+            raise FormatError(f"{self.folder}: payload {shown(name)} is missing")
+
+    def published_nbytes(self, name: str) -> int:
+        """Size of a target tensor's payload; 0 if its operation has none."""
+        spec = self._payloads.specs.get(name)
+        return spec.nbytes if spec else 0
+
+    @property
+    def key(self) -> str:
+        """Names the release by the digest of its manifest."""
+        return sha256_hex(self.manifest.pack())
+
+    def files(self) -> list[tuple[FileEntry, str]]:
+        """The files that a rebuild reads, with their paths in the release."""
+        targets = [(e, f"{TARGET_FOLDER}/{e.path}") for e in self.manifest.files]
+        return [(e, e.path) for e in self.manifest.shards] + targets
+
+    def check_files(self, workers: Workers, progress: ProgressCallback | None) -> None:
+        """Hash every file that a rebuild reads.
+
+        Raises:
+            IntegrityError: naming the first file that is missing or wrong.
+        """
+        wanted = {path: entry for entry, path in self.files()}
+        stage = Stage(progress, "check delta", sum(e.size for e in wanted.values()))
+        for path, entry in wanted.items():
+            _require_size(self.folder / path, entry.size)
+        hashed = workers.in_order(lambda path, _: hash_file(self.folder / path), wanted, 0)
+        for path, found in hashed:
+            stage.advance(wanted[path].size)
+            if found != wanted[path].sha256:
+                raise IntegrityError(
+                    f"{self.folder / path}: expected sha256 {wanted[path].sha256}, found "
+                    f"{found}: the file is damaged; download it again"
+                )
+
+    def chunking(self, name: str) -> Chunking:
+        """How a target tensor is cut."""
+        return Chunking.of(self.manifest.target[name], self.manifest.codec.chunk)
+
+    def frame_offsets(self, name: str) -> list[int]:
+        """Where the frames of a payload begin, and, last, where it ends."""
+        where = f"{self.folder}: payload {shown(name)}"
+        total = self.published_nbytes(name)
+        nbytes = table_nbytes(self.chunking(name).count)
+        if total < nbytes:
+            raise FormatError(
+                f"{where}: expected a table of {nbytes} bytes, found {total} bytes in all"
+            )
+        return parse_table(self.payload(name, 0, nbytes), total, where)
+
+    def payload(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` of a payload."""
+        data = np.empty(stop - start, np.uint8)
+        self._payloads.read(name, start, data)
+        return data.tobytes()
+
+    def close(self) -> None:
+        """Close its files."""
+        self._payloads.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.close()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of the release in `folder`, after its digest was checked.
+
+    Raises:
+        UsageError: if there is no release.
+        FormatError: if the manifest or SHA256SUMS is malformed.
+        IntegrityError: if the manifest is not the one that SHA256SUMS lists.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageError(f"{folder}: is not a release: it has no {MANIFEST}")
+    if path.stat().st_size > manifests.MAX_MANIFEST:
+        raise FormatError(
+            f"{path}: expected at most {manifests.MAX_MANIFEST} bytes, found "
+            f"{path.stat().st_size}"
+        )
+    document = path.read_bytes()
+    listed = read_sums(folder / SUMS).get(MANIFEST)
+    found = sha256_hex(document)
+    if listed != found:
+        raise IntegrityError(
+            f"{path}: expected sha256 {listed} as in {SUMS}, found {found}: the release "
+            "is damaged or was changed; download it again"
+        )
+    return manifests.parse(document)
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """Read a list of digests.
+
+    Raises:
+        FormatError: if it is malformed.
+        IntegrityError: if it is missing.
+    """
+    if not path.is_file():
+        raise IntegrityError(
+            f"{path}: is missing: the release is incomplete; download it again"
+        )
+    if path.stat().st_size > manifests.MAX_MANIFEST:
+        raise FormatError(f"{path}: expected at most {manifests.MAX_MANIFEST} bytes")
+    return sums.parse_sums(path.read_bytes(), str(path))
+
+
+def _require_size(path: Path, size: int) -> None:
+    if not path.is_file():
+        raise IntegrityError(f"{path}: is missing; download the release again")
+    found = path.stat().st_size
+    if found != size:
+        raise IntegrityError(
+            f"{path}: expected {size} bytes, found {found}: the download is incomplete; "
+            "download the file again"
+        )

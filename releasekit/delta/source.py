@@ -1,0 +1,87 @@
+"""What a maker releases: the target's weight files, and the files beside them.
+
+Every file of the target folder is either weights (rebuilt), copied verbatim, or left out
+for a reason that is stated. Weights in another format would be published whole, which is
+what a delta is there to avoid, so they must be excluded by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Final
+
+from releasekit.checkpoint.discover import OTHER_WEIGHTS, SUFFIX, Found, find
+from releasekit.errors import UsageError
+from releasekit.names import refuse_clashes, safe_path
+
+#: Folders of tools, not of the model.
+_TOOL_FOLDERS: Final = frozenset((".git", ".cache", "__pycache__"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetFiles:
+    """The files of a target.
+
+    Attributes:
+        found: its checkpoint.
+        others: paths of the files to keep verbatim, relative to `found.root`, sorted.
+        excluded: paths that were left out, sorted.
+    """
+
+    found: Found
+    others: tuple[str, ...]
+    excluded: tuple[str, ...]
+
+
+def list_target(path: Path, exclude: Sequence[str]) -> TargetFiles:
+    """Sort the files at `path` into weights, others and excluded.
+
+    Args:
+        path: a folder, an index, or a single weight file, which then is the whole target.
+        exclude: patterns of relative paths to leave out, as the shell matches them.
+
+    Raises:
+        UsageError: if weights are left over that belong to no checkpoint.
+        FormatError: if a name is not safe to write elsewhere.
+    """
+    found = find(path)
+    if not path.is_dir():
+        if found.index is None:
+            return TargetFiles(found=found, others=(), excluded=())
+        return TargetFiles(found=found, others=(found.index,), excluded=())
+    others: list[str] = []
+    excluded: list[str] = []
+    for name in _walk(path):
+        if name in found.files:
+            continue
+        if any(fnmatch(name, pattern) for pattern in exclude):
+            excluded.append(name)
+        elif Path(name).suffix in OTHER_WEIGHTS or name.endswith(SUFFIX):
+            raise UsageError(
+                f"{path / name}: holds weights that are not part of the checkpoint in "
+                f"{path}, and would be published whole: leave it out with "
+                f"--exclude '{name}'"
+            )
+        else:
+            others.append(safe_path(name, str(path)))
+    refuse_clashes([*found.files, *others], str(path))
+    return TargetFiles(found=found, others=tuple(others), excluded=tuple(excluded))
+
+
+def _walk(folder: Path) -> list[str]:
+    """All files below `folder`, by relative path, sorted; links to files are followed."""
+    names = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in _TOOL_FOLDERS)
+        for name in folders:
+            if Path(parent, name).is_symlink():
+                raise UsageError(
+                    f"{Path(parent, name)}: is a link to a folder; copy the folder itself "
+                    "into the target"
+                )
+        names += [Path(parent, name).relative_to(folder).as_posix() for name in files]
+    return sorted(names)

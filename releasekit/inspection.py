@@ -1,0 +1,133 @@
+"""What a release or a checkpoint holds, read from headers alone.
+
+Instant on any size, since no tensor is read; so it says what the files claim, and
+`verify` says whether they keep it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from releasekit.checkpoint.discover import find
+from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
+from releasekit.delta.release import Release
+from releasekit.errors import UsageError
+from releasekit.manifest import MANIFEST, Manifest
+from releasekit.tensors import TensorSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorInfo:
+    """A tensor of the model.
+
+    Attributes:
+        spec: name, dtype and shape.
+        file: the weight file that holds it, or will.
+        op: in a release, the operation that makes it.
+        published_nbytes: in a release, the size of its payload.
+    """
+
+    spec: TensorSpec
+    file: str
+    op: str | None = None
+    published_nbytes: int | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Published size divided by full size; None outside a release."""
+        if self.published_nbytes is None:
+            return None
+        return self.published_nbytes / self.spec.nbytes if self.spec.nbytes else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What was found at a path.
+
+    Attributes:
+        path: where.
+        kind: "delta" or "checkpoint".
+        tensors: the model's tensors; for a delta, those that it rebuilds.
+        files: sizes of the files at `path` by name; for a delta, of the release's.
+        rebuilt: for a delta, sizes of the files that it rebuilds.
+        manifest: for a delta, its manifest.
+    """
+
+    path: Path
+    kind: str
+    tensors: tuple[TensorInfo, ...]
+    files: dict[str, int]
+    rebuilt: dict[str, int]
+    manifest: Manifest | None = None
+
+    @property
+    def tensor_nbytes(self) -> int:
+        """Size of all tensors, uncompressed."""
+        return sum(info.spec.nbytes for info in self.tensors)
+
+    @property
+    def operations(self) -> dict[str, int]:
+        """For a delta, number of tensors by operation; `dropped` counts base tensors."""
+        if self.manifest is None:
+            return {}
+        counts = Counter(info.op for info in self.tensors if info.op is not None)
+        return dict(counts) | {"dropped": len(self.manifest.dropped)}
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Read the headers at `path`.
+
+    Args:
+        path: a release folder, or a checkpoint: folder, index or single file.
+
+    Raises:
+        UsageError: if there is neither.
+        FormatError: with the field that is wrong.
+        IntegrityError: if a file of a release is missing or has another size.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        return _inspect_release(path)
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")
+    with SafetensorsCheckpoint.open(find(path)) as checkpoint:
+        return Inspection(
+            path=path,
+            kind="checkpoint",
+            tensors=tuple(
+                TensorInfo(spec=placed.spec, file=file.name)
+                for file in checkpoint.files
+                for placed in file.layout.tensors
+            ),
+            files={file.name: file.layout.file_size for file in checkpoint.files},
+            rebuilt={},
+        )
+
+
+def _inspect_release(path: Path) -> Inspection:
+    with Release.open(path) as release:
+        manifest = release.manifest
+        tensors = tuple(
+            TensorInfo(
+                spec=placed.spec,
+                file=entry.file.path,
+                op=manifest.operations[placed.spec.name].op.value,
+                published_nbytes=release.published_nbytes(placed.spec.name),
+            )
+            for entry in manifest.weights
+            for placed in entry.layout.tensors
+        )
+        return Inspection(
+            path=path,
+            kind="delta",
+            tensors=tensors,
+            files={
+                file.relative_to(path).as_posix(): file.stat().st_size
+                for file in sorted(path.rglob("*"))
+                if file.is_file()
+            },
+            rebuilt={name: entry.size for name, entry in manifest.rebuilt.items()},
+            manifest=manifest,
+        )
