@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from io import BufferedIOBase, RawIOBase
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from blake3 import blake3 as blake3
 
@@ -28,6 +30,19 @@ _PIECE: Final = 1 << 20
 sha256 = hashlib.sha256
 
 
+class Hash(Protocol):
+    """A SHA-256 on its way."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Take in more bytes."""
+
+    def hexdigest(self) -> str:
+        """The digest of what was taken in so far."""
+
+    def copy(self) -> Hash:
+        """One that goes on from here on its own."""
+
+
 def sha256_hex(data: bytes) -> str:
     """SHA-256 of `data` as 64 hexadecimal digits."""
     return sha256(data).hexdigest()
@@ -36,12 +51,21 @@ def sha256_hex(data: bytes) -> str:
 def hash_file(path: Path, advance: Callable[[int], None] = lambda nbytes: None) -> str:
     """SHA-256 of a file, read in pieces; `advance` is told the size of each."""
     hasher = sha256()
-    buffer = memoryview(bytearray(_PIECE))
     with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            hasher.update(buffer[:count])
-            advance(count)
+        for piece in pieces(file):
+            hasher.update(piece)
+            advance(len(piece))
     return hasher.hexdigest()
+
+
+def pieces(
+    file: BufferedIOBase | RawIOBase, limit: int = sys.maxsize
+) -> Iterator[memoryview]:
+    """The next `limit` bytes of a file, or all that is left, in pieces of one buffer."""
+    buffer = memoryview(bytearray(min(_PIECE, limit)))
+    while limit and (count := file.readinto(buffer[: min(_PIECE, limit)])):
+        limit -= count
+        yield buffer[:count]
 
 
 def identity(tensors: Iterable[tuple[TensorSpec, str]]) -> str:

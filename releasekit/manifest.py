@@ -32,7 +32,7 @@ from releasekit.codec import Ulp
 from releasekit.codec.formats import CAST_ID, castable
 from releasekit.errors import FormatError
 from releasekit.layout import Layout
-from releasekit.names import refuse_clashes, safe_path, shown
+from releasekit.names import describe, refuse_clashes, safe_path, shown
 from releasekit.strictjson import Record
 from releasekit.tensors import DTYPES, DType, TensorSpec
 
@@ -380,7 +380,9 @@ def _check_cast(
     found = record.optional_text("cast")
     expected = CAST_ID if needed else None
     if found != expected:
-        raise FormatError(f"{where}: cast: expected {expected}, found {found}")
+        raise FormatError(
+            f"{where}: cast: expected {describe(expected)}, found {describe(found)}"
+        )
 
 
 def _check_identity(field: str, record: Record, computed: str) -> None:

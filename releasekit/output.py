@@ -1,16 +1,21 @@
 """Output folders that appear whole or not at all.
 
-Everything is written below `OUT.partial`, in the same file system, and renamed to `OUT`
-once it is complete, verified and on disk. So `OUT` never exists half-made, and a run that
-was stopped leaves a folder whose name says so. A lock on that folder keeps two runs
-apart; the system drops it with the process, however that ends.
+    OUT.partial/
+      state.json   names the work, so that only the same work goes on with what is here
+      new/         what becomes OUT, by one rename, once it is complete and on disk
+      old/         what OUT was before, for the moment between two renames
+      …            scratch files
+
+So `OUT` never exists half-made, and a run that was stopped leaves a folder whose name
+says so. A lock on that folder keeps two runs apart; the system drops it with the process,
+however that ends.
 
 An existing `OUT` is refused unless the caller forces it; then it stays in place until its
 successor is complete, and is only removed if it holds what releasekit or a model library
 writes, since `--force` on the wrong folder should not cost anyone their data.
 
-Files are created anew (`O_EXCL`, `O_NOFOLLOW`), so that no link left in the partial
-folder can lead a write elsewhere.
+Files are created anew (`O_EXCL`, `O_NOFOLLOW`) below folders that are no links, so that
+nothing left in the partial folder can lead a write elsewhere.
 """
 
 from __future__ import annotations
@@ -20,14 +25,18 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, Final, Self
 
 from releasekit.errors import ReleaseKitError, UsageError
 
 PARTIAL_SUFFIX: Final = ".partial"
-_STATE: Final = ".releasekit-partial.json"
+_STATE: Final = "state.json"
+_NEW: Final = "new"
+_OLD: Final = "old"
 _UNFINISHED: Final = ".part"
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -40,7 +49,7 @@ class OutputFolder:
 
     Attributes:
         out: the folder to make.
-        partial: its name until then.
+        partial: the folder beside it in which it is made.
         reused: whether an earlier run of the same work left files in it.
     """
 
@@ -59,10 +68,11 @@ class OutputFolder:
             UsageError: if `out` exists, lies in an input, or holds one.
             ReleaseKitError: if another run is writing to it.
         """
+        check_output(out, force=force, inputs=inputs)
         self.out = out.absolute()
         self.partial = self.out.with_name(self.out.name + PARTIAL_SUFFIX)
         self._force = force
-        check_output(self.out, force=force, inputs=inputs)
+        self._new = self.partial / _NEW
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
         try:
@@ -98,35 +108,65 @@ class OutputFolder:
     def _claim(self, key: str) -> bool:
         """Whether the partial folder holds this same work; empties it if not."""
         state = self.partial / _STATE
-        entries = list(self.partial.iterdir())
-        if entries:
+        if any(self.partial.iterdir()):
             if not state.is_file() or state.is_symlink():
                 raise UsageError(
                     f"{self.partial}: is in the way and was not made by releasekit; move "
                     "or remove it"
                 )
             if state.read_bytes() == _state(key):
+                self._folder(self._new)
                 return True
-            self.keep_only(())
-        with self.create(_STATE) as file:
+            self.restart()
+            state.unlink()
+        with _create(state) as file:
             file.write(_state(key))
+        self._folder(self._new)
         return False
 
     def restart(self) -> None:
-        """Empty the folder: what an earlier run left is of no use to this work."""
-        self.keep_only(())
+        """Remove what an earlier run left; it is of no use to this work."""
+        for path in self.partial.iterdir():
+            # An old OUT that waits for its successor is not ours to lose.
+            if path.name not in (_STATE, _OLD):
+                _remove(path)
+        self._folder(self._new)
+
+    def _folder(self, path: Path) -> None:
+        """Make a folder and those above it, none of which may be a link."""
+        if path != self.partial:
+            self._folder(path.parent)
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
+                path.mkdir()
 
     def path(self, name: str) -> Path:
-        """Where the file `name` lies while the folder is partial."""
-        return self.partial / name
+        """Where the file `name` lies until the folder appears."""
+        return self._new / name
 
-    def create(self, name: str) -> BinaryIO:
+    def scratch(self, name: str) -> BufferedRandom:
+        """Open a new file that is not part of the output, and goes with its completion."""
+        return _create(self.partial / name)
+
+    def create(self, name: str) -> BufferedRandom:
         """Open a new file for writing, replacing one that an earlier run left."""
         path = self.path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.fdopen(os.open(path, flags, 0o644), "w+b")
+        self._folder(path.parent)
+        return _create(path)
+
+    def reopen(self, name: str) -> BufferedRandom | None:
+        """Open a file that an earlier run of this work left; None if there is none."""
+        if not self.reused:
+            return None
+        try:
+            fd = os.open(self.path(name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            os.close(fd)
+            return None
+        return os.fdopen(fd, "r+b")
 
     def unfinished(self, name: str) -> str:
         """The name that a large file bears until it is complete."""
@@ -144,37 +184,35 @@ class OutputFolder:
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Remove what an earlier run left and this one did not make."""
-        kept = {*names, _STATE}
-        for folder, folders, files in os.walk(self.partial, topdown=False):
+        kept = set(names)
+        for folder, folders, files in os.walk(self._new, topdown=False):
             for name in files:
                 path = Path(folder, name)
-                if path.relative_to(self.partial).as_posix() not in kept:
+                if path.relative_to(self._new).as_posix() not in kept:
                     path.unlink()
             for name in folders:
                 path = Path(folder, name)
-                if path.is_symlink():
-                    path.unlink()
-                elif not any(path.iterdir()):
-                    path.rmdir()
+                if path.is_symlink() or not any(path.iterdir()):
+                    _remove(path)
 
     def commit(self) -> None:
         """Make the folder appear under its name."""
-        (self.partial / _STATE).unlink()
-        for folder, _, _ in os.walk(self.partial):
+        for folder, _, _ in os.walk(self._new):
             _sync_folder(Path(folder))
-        old = self.out.with_name(f"{self.out.name}.replaced")
+        old = self.partial / _OLD
         if self._force and self.out.exists():
-            if old.exists():
-                shutil.rmtree(old)
+            _remove(old)
             os.rename(self.out, old)
-        os.rename(self.partial, self.out)
+        os.rename(self._new, self.out)
         _sync_folder(self.out.parent)
-        if self._force and old.exists():
-            shutil.rmtree(old)
+        self.discard()
 
     def discard(self) -> None:
         """Remove the partial folder: nothing in it is worth going on with."""
-        shutil.rmtree(self.partial, ignore_errors=True)
+        # Its state goes last, so that what a kill leaves is still known to be ours.
+        for path in sorted(self.partial.iterdir(), key=lambda path: path.name == _STATE):
+            _remove(path)
+        self.partial.rmdir()
 
     def __enter__(self) -> Self:
         return self
@@ -185,12 +223,14 @@ class OutputFolder:
 
 def check_output(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
     """Refuse an output folder that must not be written; raises as `OutputFolder` does."""
+    if not out.name or out.name == "..":
+        raise UsageError(f"{out}: names no folder to make; choose another --out")
     _refuse_overlap(out, inputs)
     if os.path.lexists(out):
         _refuse_existing(out, force)
 
 
-def sync(file: BinaryIO) -> None:
+def sync(file: BufferedRandom) -> None:
     """Flush a file to the disk itself."""
     file.flush()
     os.fsync(file.fileno())
@@ -244,6 +284,21 @@ def _refuse_overlap(out: Path, inputs: Iterable[Path]) -> None:
 
 def _state(key: str) -> bytes:
     return json.dumps({"work": key}).encode()
+
+
+def _create(path: Path) -> BufferedRandom:
+    """Open a new file, in place of what bears its name."""
+    _remove(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o644), "w+b")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there; follows no link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

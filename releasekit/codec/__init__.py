@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from releasekit.errors import FormatError
+from releasekit.names import shown
 from releasekit.strictjson import Record
 
 MIN_CHUNK: Final = 1 << 10
@@ -40,7 +41,7 @@ class Ulp:
         identifier = record.text("id")
         if identifier != "ulp-v1":
             raise FormatError(
-                f'{where}: codec.id: expected "ulp-v1", found "{identifier}": a newer '
+                f'{where}: codec.id: expected "ulp-v1", found {shown(identifier)}: a newer '
                 "releasekit may know it; update with `pip install -U releasekit`"
             )
         params = record.record("params")

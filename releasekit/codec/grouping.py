@@ -66,10 +66,11 @@ def choose(residual: Words, key: NDArray[np.uint16], row: int, kmask: int) -> Gr
         unchanged = scale == 0
         if unchanged.any():
             candidates.append(np.where(unchanged, UNCHANGED_ROW, 0).astype(np.uint8))
-        largest = float(scale.max())
-        octaves = np.log2(largest / np.where(unchanged, largest, scale))
-        classes = np.minimum(np.rint(2 * octaves), _LOWEST_CLASS)
-        candidates.append(np.where(unchanged, UNCHANGED_ROW, classes).astype(np.uint8))
+        if not unchanged.all():
+            octaves = np.log2(np.where(unchanged, scale.max(), scale))
+            classes = np.rint(2 * (octaves.max() - octaves))
+            classes = np.minimum(classes, _LOWEST_CLASS)
+            candidates.append(np.where(unchanged, UNCHANGED_ROW, classes).astype(np.uint8))
     options = [_group(residual, key, classes, row, kmask) for classes in candidates]
     return min(options, key=lambda option: option.bits)
 

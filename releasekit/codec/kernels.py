@@ -1,31 +1,26 @@
 """The compiled loops of the `ulp` codec.
 
-numpy has no stable counting sort and no fused gather, so these few loops are compiled
-with numba. All of them work in unsigned 64-bit arithmetic and narrow only when they
-store, so that one body serves every word width, and nothing depends on how a platform
-rounds floats. They release the GIL.
+numpy has no stable counting sort and no gather that advances a cursor, so these few loops
+are compiled with numba. They release the GIL.
 
-Words. A word of `bits` bits may carry `shift` low zero bits (a bf16 value stored as fp32
-has 16). Such words are handled without them: the target's exactly, the base's rounded to
-nearest, ties to even. `fields` describes the *reduced* word, in this order:
+Words here are *reduced*: of `bits` bits, without the low zero bits that a chunk shares
+(`reduce_words`). Loops over words are built for each number of bits and for floats or
+integers, since the compiler vectorises them only when these are constants.
 
-    shift   low bits that were dropped
-    top     index of the highest bit, `bits - shift - 1`
-    mant    position of the exponent field
-    kmask   mask of the exponent field after shifting; 0 if there is none
-    flip    `2**top - 1` for sign-magnitude words (floats), 0 for integers
+Ordered integers. `x ^ (2**(bits-1) - 1 if the top bit is set else 0)` maps floats, which
+are sign and magnitude, to two's complement in the order of the floats. It is its own
+inverse and a bijection on all patterns, so -0, NaN payloads and infinities need no special
+case. For integers the map is the identity.
 
-Ordered integers. `x ^ (flip if the top bit is set else 0)` maps sign-magnitude words to
-two's complement in the order of the floats. It is its own inverse and a bijection on all
-patterns, so -0, NaN payloads and infinities need no special case.
-
-Compiled code checks no bounds by itself: every index that derives from a file or from
-the base is compared here, or is bounded by a mask whose table has that size.
+Indices are unsigned, since numba gives signed ones Python's meaning of counting from the
+end, at a price. Compiled code checks no bounds by itself: every index that derives from a
+file or from the base is compared here, or is bounded by a mask whose table has that size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import numba
@@ -50,41 +45,41 @@ def compiled(function: _F) -> _F:
         return numba.njit(nogil=True, cache=False)(function)  # type: ignore[no-any-return]
 
 
-_inlined = numba.njit(inline="always")
-
 _ONE = np.uint64(1)
-_ZERO = np.uint64(0)
-
-
-@_inlined
-def _reduced(word, shift, mask):  # type: ignore[no-untyped-def]
-    """Drop `shift` low bits, rounding to nearest even; wraps at the top, as it must."""
-    if shift == _ZERO:
-        return word
-    half = (_ONE << (shift - _ONE)) - _ONE
-    return ((word + half + ((word >> shift) & _ONE)) >> shift) & mask
+_TWO = np.uint64(2)
+_BLOCK: Final = 4096  # words; a block of residuals stays in the first cache
 
 
 @compiled
-def residuals(
-    base: Words,
-    target: Words,
-    fields: NDArray[np.uint64],
-    residual: Words,
-    key: NDArray[np.uint16],
-) -> int:
-    """Zigzag ULP distance of each word and the base's exponent; returns how many differ."""
-    shift, top, mant, kmask, flip = fields[0], fields[1], fields[2], fields[3], fields[4]
-    mask = (_ONE << top) | ((_ONE << top) - _ONE)
-    changed = 0
-    for i in range(target.size):
-        b = _reduced(np.uint64(base[i]), shift, mask)
-        t = np.uint64(target[i]) >> shift
-        d = ((t ^ (flip * (t >> top))) - (b ^ (flip * (b >> top)))) & mask
-        residual[i] = ((d << _ONE) & mask) ^ (mask * (d >> top))
-        key[i] = (b >> mant) & kmask
-        changed += d != _ZERO
-    return changed
+def reduce_words(words: Words, shift: np.uint64, bits: np.uint64, out: Words) -> None:
+    """Drop `shift` > 0 low bits, to nearest, ties to even; modulo 2**(bits - shift)."""
+    half = (_ONE << (shift - _ONE)) - _ONE
+    mask = (_ONE << (bits - shift)) - _ONE
+    for i in range(words.size):
+        word = np.uint64(words[i])
+        out[i] = ((word + half + ((word >> shift) & _ONE)) >> shift) & mask
+
+
+@cache
+def difference(bits: int, signed_magnitude: bool) -> Callable[..., None]:
+    """Build the loop that takes residuals, for reduced words of `bits` bits.
+
+    The loop's arguments are base, target, position and mask of the exponent field, and two
+    results: the zigzagged distance in ULPs of each word, and the base's exponent.
+    """
+    word = np.uint32 if bits <= 32 else np.uint64
+    one, top, mask = word(1), word(bits - 1), word((1 << bits) - 1)
+    flip = word((1 << (bits - 1)) - 1 if signed_magnitude else 0)
+
+    def residuals(base, target, mant, kmask, residual, key):  # type: ignore[no-untyped-def]
+        for i in range(target.size):
+            b = word(base[i])
+            t = word(target[i])
+            d = ((t ^ (flip * (t >> top))) - (b ^ (flip * (b >> top)))) & mask
+            residual[i] = ((d << one) & mask) ^ (mask * (d >> top))
+            key[i] = (np.uint64(b) >> mant) & kmask
+
+    return compiled(residuals)
 
 
 @compiled
@@ -120,13 +115,14 @@ def histogram(
     total: NDArray[np.float64],
 ) -> None:
     """Number and sum of the residuals under each index `2 * key + class`."""
-    n = residual.size
+    n = np.uint64(residual.size)
     for r in range(classes.size):
-        c = np.int64(classes[r])
+        c = np.uint64(classes[r])
         if c == UNCHANGED_ROW:
             continue
-        for i in range(r * row, min(r * row + row, n)):
-            index = 2 * np.int64(key[i]) + c
+        start = np.uint64(r * row)
+        for i in range(start, min(start + np.uint64(row), n)):
+            index = _TWO * np.uint64(key[i]) + c
             count[index] += 1
             total[index] += np.float64(residual[i])
 
@@ -138,59 +134,83 @@ def group(
     classes: NDArray[np.uint8],
     row: int,
     table: NDArray[np.uint16],
-    cursor: NDArray[np.int64],
+    cursor: NDArray[np.uint64],
     grouped: Words,
 ) -> None:
     """Stable counting sort of the residuals by group; inverse of the order in `rebuild`."""
-    n = residual.size
+    n = np.uint64(residual.size)
     for r in range(classes.size):
-        c = np.int64(classes[r])
+        c = np.uint64(classes[r])
         if c == UNCHANGED_ROW:
             continue
-        for i in range(r * row, min(r * row + row, n)):
-            g = table[2 * np.int64(key[i]) + c]
-            grouped[cursor[g]] = residual[i]
-            cursor[g] += 1
+        start = np.uint64(r * row)
+        for i in range(start, min(start + np.uint64(row), n)):
+            g = np.uint64(table[_TWO * np.uint64(key[i]) + c])
+            at = cursor[g]
+            cursor[g] = at + _ONE
+            grouped[at] = residual[i]
 
 
 @compiled
-def rebuild(
+def _gather(
     base: Words,
     grouped: Words,
-    classes: NDArray[np.uint8],
-    row: int,
     table: NDArray[np.uint16],
-    cursor: NDArray[np.int64],
-    end: NDArray[np.int64],
-    fields: NDArray[np.uint64],
-    out: Words,
+    cursor: NDArray[np.uint64],
+    end: NDArray[np.uint64],
+    mant: np.uint64,
+    kmask: np.uint64,
+    residual: Words,
 ) -> bool:
-    """Take each word's residual from its group and add it to the base.
-
-    The table has `2 * kmask + 256` entries, each below `cursor.size`, and every `end` is
-    at most `grouped.size`: the caller proves this. Returns False as soon as a group runs
-    out, which only happens when the base is not the one that the groups were made with.
-    """
-    shift, top, mant, kmask, flip = fields[0], fields[1], fields[2], fields[3], fields[4]
-    mask = (_ONE << top) | ((_ONE << top) - _ONE)
-    n = out.size
-    for r in range(classes.size):
-        c = np.int64(classes[r])
-        start = r * row
-        stop = min(start + row, n)
-        if c == UNCHANGED_ROW:
-            for i in range(start, stop):
-                out[i] = _reduced(np.uint64(base[i]), shift, mask) << shift
-            continue
-        for i in range(start, stop):
-            b = _reduced(np.uint64(base[i]), shift, mask)
-            g = table[2 * np.int64((b >> mant) & kmask) + c]
-            at = cursor[g]
-            if at >= end[g]:
-                return False
-            cursor[g] = at + 1
-            z = np.uint64(grouped[at])
-            d = (z >> _ONE) ^ (mask * (z & _ONE))
-            o = ((b ^ (flip * (b >> top))) + d) & mask
-            out[i] = (o ^ (flip * (o >> top))) << shift
+    """The next residual of each word's group; False as soon as a group runs out."""
+    for i in range(np.uint64(base.size)):
+        g = np.uint64(table[_TWO * ((np.uint64(base[i]) >> mant) & kmask)])
+        at = cursor[g]
+        if at >= end[g]:
+            return False
+        cursor[g] = at + _ONE
+        residual[i] = grouped[at]
     return True
+
+
+@cache
+def rebuilder(bits: int, signed_magnitude: bool) -> Callable[..., bool]:
+    """Build the loop that adds residuals to the base, the inverse of `difference`.
+
+    Its arguments are base, grouped residuals, row classes, words in a row, table of
+    groups, each group's cursor and end, position and mask of the exponent field, and the
+    result. The table has `2 * kmask + 256` entries, each below `cursor.size`, and every
+    `end` is at most `grouped.size`: the caller proves this. It returns False as soon as a
+    group runs out, which means that the base is not the one that the groups were made with.
+    """
+    word = np.uint32 if bits <= 32 else np.uint64
+    zero, one = word(0), word(1)
+    top, mask = word(bits - 1), word((1 << bits) - 1)
+    flip = word((1 << (bits - 1)) - 1 if signed_magnitude else 0)
+
+    def rebuild(  # type: ignore[no-untyped-def]
+        base, grouped, classes, row, table, cursor, end, mant, kmask, out
+    ):
+        residual = np.empty(_BLOCK, grouped.dtype)
+        for r in range(classes.size):
+            stop = min(r * row + row, out.size)
+            for start in range(r * row, stop, _BLOCK):
+                b_block = base[start : min(start + _BLOCK, stop)]
+                o_block = out[start : min(start + _BLOCK, stop)]
+                if classes[r] == UNCHANGED_ROW:
+                    o_block[:] = b_block
+                    continue
+                indices = table[classes[r] :]
+                if not _gather(
+                    b_block, grouped, indices, cursor, end, mant, kmask, residual
+                ):
+                    return False
+                for i in range(b_block.size):
+                    b = word(b_block[i])
+                    z = word(residual[i])
+                    d = (z >> one) ^ (zero - (z & one))
+                    o = ((b ^ (flip & (zero - (b >> top)))) + d) & mask
+                    o_block[i] = o ^ (flip & (zero - (o >> top)))
+        return True
+
+    return compiled(rebuild)

@@ -54,10 +54,16 @@ def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> b
     shape = _Reduced(word, _common_zeros(target, word))
     residual = _scratch("residual", target.size, shape.container)
     key = _scratch("key", target.size, np.uint16)
-    kernels.residuals(base, target, shape.fields, residual, key)
+    kernels.difference(shape.bits, word.signed_magnitude)(
+        shape.reduce(base),
+        target >> shape.shift if shape.shift else target,
+        *shape.exponent,
+        residual,
+        key,
+    )
     chosen = grouping.choose(residual, key, row, shape.kmask)
     stops = np.cumsum(chosen.count)
-    cursor = stops - chosen.count
+    cursor = (stops - chosen.count).astype(np.uint64)
     grouped = _scratch("grouped", target.size, shape.container)
     table = grouping.index_table(chosen.last, shape.kmask)
     kernels.group(residual, key, chosen.classes, row, table, cursor, grouped)
@@ -127,17 +133,20 @@ def _decode_grouped(
         stops.tolist(), parts.count.tolist(), parts.groups, strict=True
     ):
         _unpack(coded, grouped[stop - count : stop], where)
-    cursor = stops - parts.count
+    # One group at least, so that the table has somewhere to point: an empty one.
+    ends = (stops if stops.size else np.zeros(1)).astype(np.uint64)
+    cursor = (stops - parts.count if stops.size else np.zeros(1)).astype(np.uint64)
     table = grouping.index_table(parts.last, kmask)
-    if not stops.size:  # Only unchanged rows are allowed to have no group.
-        cursor, stops = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    if not kernels.rebuild(
-        base, grouped, classes, row, table, cursor, stops, shape.fields, out
-    ) or not np.array_equal(cursor, stops):
+    complete = kernels.rebuilder(shape.bits, word.signed_magnitude)(
+        shape.reduce(base), grouped, classes, row, table, cursor, ends, *shape.exponent, out
+    )
+    if not complete or not np.array_equal(cursor, ends):
         raise BaseMismatchError(
             f"{where}: the base's exponents are not those that this delta was made "
             "with: the base differs from the maker's, or the delta is damaged"
         )
+    if shape.shift:
+        np.left_shift(out, shape.shift, out=out)
 
 
 def _pack(numbers: NDArray[Any], level: int) -> bytes:
@@ -172,17 +181,33 @@ def _unpack_classes(coded: bytes, rows: int, where: str) -> NDArray[np.uint8]:
 
 
 class _Reduced:
-    """A word without its low zero bits, as the kernels want it described."""
+    """A word without the low zero bits of its chunk.
+
+    Attributes:
+        shift: number of bits dropped.
+        bits: number of bits left.
+        kmask: mask of the exponent field, 0 without one.
+        exponent: position of the field and the mask, as the kernels want them.
+        container: dtype of residuals.
+    """
 
     def __init__(self, word: Word, shift: int) -> None:
-        top = word.bits - shift - 1
         self.shift = shift
+        self.bits = word.bits - shift
         self.kmask = (1 << word.exponent_bits) - 1
+        # An integer has no exponent: mask 0 gives all words key 0, whatever the position.
+        position = max(word.mantissa_bits - shift, 0)
+        self.exponent = (np.uint64(position), np.uint64(self.kmask))
         self.container: DTypeLike = np.uint64 if word.bits == 64 else np.uint32
-        # An integer has no exponent: mask 0 gives all words key 0, whatever the shift.
-        mant = max(word.mantissa_bits - shift, 0)
-        flip = (1 << top) - 1 if word.signed_magnitude else 0
-        self.fields = np.array([shift, top, mant, self.kmask, flip], np.uint64)
+
+    def reduce(self, base: Words) -> Words:
+        """The base's words without those bits, rounded."""
+        if not self.shift:
+            return base
+        reduced = _scratch("reduced", base.size, base.dtype)
+        bits = np.uint64(self.bits + self.shift)
+        kernels.reduce_words(base, np.uint64(self.shift), bits, reduced)
+        return reduced
 
 
 def _shift_limit(word: Word) -> int:

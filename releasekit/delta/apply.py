@@ -4,8 +4,9 @@ Order of work: check the delta against its digests and the base against the mani
 each weight file, hashing while writing; copy the other files; commit. The small files
 come last, so that a partial folder never has a config to load it by.
 
-An interrupted run leaves its finished files, which the next run of the same work hashes
-and keeps.
+An interrupted run leaves its files, of which the next run of the same work keeps what has
+the right digest: whole files, and in an unfinished one the tensors up to the first that
+is missing or wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from releasekit.checkpoint import Checkpoint, open_checkpoint
 from releasekit.delta.base import check_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
-from releasekit.digest import hash_file, sha256
+from releasekit.digest import Hash, blake3, hash_file, pieces, sha256
 from releasekit.errors import IntegrityError
 from releasekit.manifest import TARGET_FOLDER, FileEntry, Manifest, WeightEntry
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space, sync
@@ -184,7 +186,8 @@ def prove(
     total = sum(entry.file.size for entry in release.manifest.weights)
     stage = Stage(progress, "prove", total)
     for entry in release.manifest.weights:
-        _make_weights(entry, rebuild, workers, stage, lambda offset, data: None)
+        hasher, _ = _begin(entry)
+        _make_weights(entry, rebuild, workers, stage, lambda offset, data: None, hasher)
 
 
 def _write_nbytes(manifest: Manifest) -> int:
@@ -213,27 +216,73 @@ def _write_weights(
     stage: Stage,
 ) -> None:
     name = folder.unfinished(entry.file.path)
-    with folder.create(name) as file:
+    left = folder.reopen(name)
+    with left or folder.create(name) as file:
+        hasher, complete = _resume(file, entry, rebuild, stage) if left else _begin(entry)
 
         def write(offset: int, data: memoryview) -> None:
             while data:
                 count = os.pwrite(file.fileno(), data, offset)
                 data, offset = data[count:], offset + count
 
-        _make_weights(entry, rebuild, workers, stage, write)
+        if not complete:
+            write(0, memoryview(entry.layout.prefix))
+            stage.advance(entry.layout.data_start)
+        _make_weights(entry, rebuild, workers, stage, write, hasher, complete)
+        file.truncate(entry.file.size)
         sync(file)
     folder.finish(name, entry.file.path)
 
 
-def _make_weights(
-    entry: WeightEntry, rebuild: Rebuild, workers: Workers, stage: Stage, write: Writer
-) -> None:
-    """Make one weight file in order, hand its parts to `write`, and check its digest."""
+def _begin(entry: WeightEntry) -> tuple[Hash, int]:
+    return sha256(entry.layout.prefix), 0
+
+
+def _resume(
+    file: BufferedRandom, entry: WeightEntry, rebuild: Rebuild, stage: Stage
+) -> tuple[Hash, int]:
+    """The digest of what an interrupted run completed, and its number of tensors.
+
+    The manifest is the journal: a tensor on disk is believed if its digest is right.
+    """
     prefix = entry.layout.prefix
-    hasher = sha256(prefix)
-    write(0, memoryview(prefix))
+    hasher, complete = _begin(entry)
+    if file.read(len(prefix)) != prefix:
+        return hasher, complete
     stage.advance(len(prefix))
-    places = entry.layout.by_name()
+    for placed in entry.layout.tensors:
+        so_far, tensor = hasher.copy(), blake3()
+        for piece in pieces(file, placed.spec.nbytes):
+            so_far.update(piece)
+            tensor.update(piece)
+        if tensor.hexdigest() != rebuild.manifest.operations[placed.spec.name].digest:
+            break
+        hasher, complete = so_far, complete + 1
+        stage.advance(placed.spec.nbytes)
+    return hasher, complete
+
+
+def _make_weights(
+    entry: WeightEntry,
+    rebuild: Rebuild,
+    workers: Workers,
+    stage: Stage,
+    write: Writer,
+    hasher: Hash,
+    complete: int = 0,
+) -> None:
+    """Make the tensors of a weight file in order, and check the file's digest.
+
+    Args:
+        entry: the file.
+        rebuild: makes its tensors.
+        workers: where they are made.
+        stage: told of the bytes made.
+        write: given each part of the data.
+        hasher: SHA-256 of the file up to the first tensor to make.
+        complete: number of tensors that need not be made.
+    """
+    places = {p.spec.name: p for p in entry.layout.tensors[complete:]}
 
     def consume(name: str, start: int, data: NDArray[np.uint8]) -> None:
         hasher.update(data.data)
@@ -253,10 +302,10 @@ def _make_weights(
 def _copy(folder: OutputFolder, source: Path, entry: FileEntry, stage: Stage) -> None:
     hasher = sha256()
     with source.open("rb") as original, folder.create(entry.path) as copy:
-        while data := original.read(1 << 20):
-            hasher.update(data)
-            copy.write(data)
-            stage.advance(len(data))
+        for piece in pieces(original):
+            hasher.update(piece)
+            copy.write(piece)
+            stage.advance(len(piece))
         sync(copy)
     if hasher.hexdigest() != entry.sha256:
         raise IntegrityError(

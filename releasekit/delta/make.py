@@ -27,7 +27,7 @@ from releasekit.delta.plan import find_aliases
 from releasekit.delta.release import Release
 from releasekit.delta.shards import ShardWriter
 from releasekit.delta.source import TargetFiles, list_target
-from releasekit.digest import sha256, sha256_hex
+from releasekit.digest import pieces, sha256, sha256_hex
 from releasekit.errors import UsageError
 from releasekit.manifest import (
     LOADER_STOP,
@@ -151,7 +151,7 @@ def make_delta(
             progress,
         )
         published = _write_small_files(folder, manifest)
-        with Release.open(folder.partial) as release:
+        with Release.open(folder.path("")) as release:
             prove(release, base_checkpoint, workers, progress)
         folder.commit()
     operations = {name: made.op.value for name, made in manifest.operations.items()}
@@ -213,10 +213,10 @@ def _copy(folder: OutputFolder, source: Path, name: str) -> FileEntry:
     hasher = sha256()
     size = 0
     with source.open("rb") as original, folder.create(f"{TARGET_FOLDER}/{name}") as copy:
-        while data := original.read(1 << 20):
-            hasher.update(data)
-            copy.write(data)
-            size += len(data)
+        for piece in pieces(original):
+            hasher.update(piece)
+            copy.write(piece)
+            size += len(piece)
         sync(copy)
     return FileEntry(path=name, size=size, sha256=hasher.hexdigest())
 

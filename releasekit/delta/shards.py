@@ -8,12 +8,12 @@ what is, after all, the small side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import BinaryIO, Final
+from io import BufferedRandom
+from typing import Final
 
 from releasekit import layout
 from releasekit.codec.chunks import pack_table, table_nbytes
-from releasekit.digest import sha256
+from releasekit.digest import pieces, sha256
 from releasekit.manifest import FileEntry
 from releasekit.output import OutputFolder, sync
 from releasekit.tensors import DType, TensorSpec
@@ -33,7 +33,7 @@ class ShardWriter:
     def __init__(self, folder: OutputFolder, shard_nbytes: int) -> None:
         self._folder = folder
         self._shard_nbytes = shard_nbytes
-        self._spool: BinaryIO = folder.create(_SPOOL)
+        self._spool: BufferedRandom = folder.scratch(_SPOOL)
         self._specs: list[TensorSpec] = []
         self._start = 0
         self._sizes: list[int] = []
@@ -70,7 +70,6 @@ class ShardWriter:
         if self._specs:
             self._write_shard(self._start, carry=0)
         self._spool.close()
-        self._folder.path(_SPOOL).unlink()
         count = len(self._shards)
         named = []
         for number, entry in enumerate(self._shards, 1):
@@ -87,7 +86,7 @@ class ShardWriter:
         with self._folder.create(name) as shard:
             shard.write(header.prefix)
             self._spool.seek(0)
-            for piece in _pieces(self._spool, nbytes):
+            for piece in pieces(self._spool, nbytes):
                 hasher.update(piece)
                 shard.write(piece)
             sync(shard)
@@ -104,10 +103,3 @@ class ShardWriter:
             self._spool.seek(at)
             self._spool.write(piece)
         self._spool.truncate(nbytes)
-
-
-def _pieces(file: BinaryIO, nbytes: int) -> Iterator[bytes]:
-    while nbytes:
-        piece = file.read(min(_COPY, nbytes))
-        nbytes -= len(piece)
-        yield piece

@@ -1,0 +1,118 @@
+"""The README and FORMAT.md say what is so: commands run, tables match the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from releasekit.cli.exits import EPILOG, EXIT_CODES
+from releasekit.tensors import DType
+from tests.builders import model_folder
+
+_ROOT = Path(__file__).parent.parent
+_README = (_ROOT / "README.md").read_text()
+_FORMAT = (_ROOT / "releasekit" / "FORMAT.md").read_text()
+
+#: Commands that set up a machine; scripts/test has run the same by the time this runs.
+_SET_UP = re.compile(r"pip install|scripts/(test|quickstart)\b")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", _README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """BASE and TARGET, as the README calls them."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 1 << 16, (64, 64), np.uint16)
+    target = base + rng.integers(0, 3, base.shape, np.uint16)
+    for name, words in (("BASE", base), ("TARGET", target)):
+        model_folder(tmp_path / name, {"w": ("BF16", [64, 64], words.tobytes())})
+    (tmp_path / "TARGET" / "config.json").write_text("{}")
+    (tmp_path / "TARGET" / "pytorch_model.bin").write_bytes(b"a second copy")
+    return tmp_path
+
+
+def _run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_command_in_the_readme_runs(models: Path) -> None:
+    """In the order of the text, each from where the reader would be."""
+    ran = 0
+    for block in _blocks("sh"):
+        for line in block.splitlines():
+            if not line.strip() or _SET_UP.search(line):
+                continue
+            if "make-delta" in line and "--force" not in line:
+                (models / "TARGET" / "pytorch_model.bin").unlink(missing_ok=True)
+                _remove(models / "DELTA")
+            if "apply-delta" in line:
+                _remove(models / "REBUILT")
+            done = _run(line, models)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            ran += 1
+    assert ran >= 10
+    same = (models / "REBUILT" / "model.safetensors").read_bytes()
+    assert same == (models / "TARGET" / "model.safetensors").read_bytes()
+
+
+def test_the_python_example_runs(models: Path) -> None:
+    (models / "TARGET" / "pytorch_model.bin").unlink()
+    (example,) = _blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example],
+        cwd=models,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "w torch.bfloat16 (64, 64)" in done.stdout
+
+
+def test_exit_codes_are_the_same_in_readme_help_and_code() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*?) \| (.*?) \|$", _README, re.MULTILINE)
+    table = {int(code): (meaning, names) for code, meaning, names in rows}
+    for code, (meaning, _) in table.items():
+        assert re.search(rf"^  {code} +{re.escape(meaning)}$", EPILOG, re.MULTILINE)
+    for error, code in EXIT_CODES.items():
+        assert f"`{error.__name__}`" in table[code][1]
+
+
+def test_the_format_lists_every_dtype() -> None:
+    words = {
+        name: tuple(map(int, numbers))
+        for names, *numbers in re.findall(
+            r"^\| (.*?) \| (\d+) \| (\d+) \| (\d+) \|$", _FORMAT, re.MULTILINE
+        )
+        for name in re.findall(r"[A-Z][A-Z0-9_]+", names)
+    }
+    for dtype in DType:
+        word = dtype.word
+        if word.exponent_bits:
+            assert words[dtype.label] == (word.bits, word.exponent_bits, word.mantissa_bits)
+        else:
+            assert dtype.label not in words
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        folder.rmdir()
