@@ -31,9 +31,9 @@ sha256 = hashlib.sha256
 
 
 class Hash(Protocol):
-    """A SHA-256 on its way."""
+    """A digest on its way."""
 
-    def update(self, data: bytes | memoryview, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> object:
         """Take in more bytes."""
 
     def hexdigest(self) -> str:
@@ -48,13 +48,12 @@ def sha256_hex(data: bytes) -> str:
     return sha256(data).hexdigest()
 
 
-def hash_file(path: Path, advance: Callable[[int], None] = lambda nbytes: None) -> str:
-    """SHA-256 of a file, read in pieces; `advance` is told the size of each."""
-    hasher = sha256()
+def hash_file(path: Path, algorithm: Callable[[], Hash] = sha256) -> str:
+    """Digest of a file, read in pieces; by default its SHA-256."""
+    hasher = algorithm()
     with path.open("rb", buffering=0) as file:
         for piece in pieces(file):
             hasher.update(piece)
-            advance(len(piece))
     return hasher.hexdigest()
 
 

@@ -25,13 +25,13 @@ import fcntl
 import json
 import os
 import shutil
-import stat
 from collections.abc import Iterable
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any, Final, Self
 
 from releasekit.errors import ReleaseKitError, UsageError
+from releasekit.writing import sync
 
 PARTIAL_SUFFIX: Final = ".partial"
 _STATE: Final = "state.json"
@@ -158,14 +158,10 @@ class OutputFolder:
         """Open a file that an earlier run of this work left; None if there is none."""
         if not self.reused:
             return None
-        try:
-            fd = os.open(self.path(name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
+        path = self.path(name)
+        if path.is_symlink() or not path.is_file() or path.stat().st_nlink != 1:
             return None
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            os.close(fd)
-            return None
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         return os.fdopen(fd, "r+b")
 
     def unfinished(self, name: str) -> str:
@@ -228,12 +224,6 @@ def check_output(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None
     _refuse_overlap(out, inputs)
     if os.path.lexists(out):
         _refuse_existing(out, force)
-
-
-def sync(file: BufferedRandom) -> None:
-    """Flush a file to the disk itself."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def require_space(folder: Path, nbytes: int) -> None:

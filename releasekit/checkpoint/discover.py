@@ -76,7 +76,7 @@ def _in_folder(folder: Path) -> Found:
             f"{folder}: holds {len(indices)} checkpoints "
             f"({', '.join(p.name for p in indices)}): name the index of the one you mean"
         )
-    files = sorted(path.name for path in folder.glob(f"*{SUFFIX}"))
+    files = sorted(path.name for path in folder.glob(f"*{SUFFIX}") if path.is_file())
     if not files:
         raise UsageError(f"{folder}: holds no {SUFFIX} file{_what_else(folder)}")
     if len(files) == 1 and not _SHARD.fullmatch(files[0]):
@@ -105,12 +105,17 @@ def _family(folder: Path, files: list[str]) -> tuple[str, ...]:
             "that you mean"
         )
     ((stem, count),) = families
-    if len(files) < int(count) <= 99999:
-        wanted = (f"{stem}-{i:05}-of-{count}{SUFFIX}" for i in range(1, int(count) + 1))
-        missing = [name for name in wanted if name not in files]
+    for number in range(1, int(count) + 1):
+        name = f"{stem}-{number:05}-of-{count}{SUFFIX}"
+        if name not in files:
+            raise FormatError(
+                f"{folder}: expected {int(count)} shards, found {len(files)}: "
+                f"{shown(name)} is missing"
+            )
+    if len(files) != int(count):
         raise FormatError(
-            f"{folder}: expected {int(count)} shards, found {len(files)}: "
-            f"{missing[0]} is missing"
+            f"{folder}: expected {int(count)} shards, found {len(files)}; remove those "
+            "numbered 0 or beyond"
         )
     return tuple(files)
 

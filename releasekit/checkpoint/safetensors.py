@@ -8,6 +8,7 @@ links (a Hub cache is made of them); outputs never are.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -144,7 +145,10 @@ def pread_into(fd: int, offset: int, out: NDArray[np.uint8], path: Path) -> None
 def _open(path: Path, name: str, kept: ExitStack) -> WeightFile:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     kept.callback(os.close, fd)
-    size = os.fstat(fd).st_size
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(f"{path}: is not a regular file")
+    size = status.st_size
     head = os.pread(fd, _SNIFF, 0)
     _refuse_non_weights(head, path)
     length = layout.header_length(head[:8], size, str(path))

@@ -58,7 +58,10 @@ def command(
     """
     from releasekit import make_delta
 
-    shell.resume_hint = f"{out} was not made; run the same command to start again"
+    shell.resume_hint = (
+        f"{out} was not made; run the same command to go on, finished tensors are kept in "
+        f"{out}.partial"
+    )
     with shell.progress() as progress:
         made = make_delta(
             base,
@@ -81,6 +84,7 @@ def command(
         "published_nbytes": made.published_nbytes,
         "ratio": made.ratio,
         "unchanged": made.unchanged,
+        "kept": made.kept,
         "excluded": list(made.excluded),
         "seconds": made.seconds,
     }
@@ -94,6 +98,8 @@ def command(
         ("rebuilds", f"{made.target_identity} (proved)"),
         ("time", f"{made.seconds:.1f} s"),
     ]
+    if made.kept:
+        pairs.append(("kept", f"{made.kept} tensors of an earlier run"))
     if made.excluded:
         pairs.append(("left out", ", ".join(made.excluded)))
     if shell.verbose:

@@ -140,6 +140,8 @@ class Size(click.ParamType[int]):
 def run(cli: click.Command, arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the only place that turns errors into exit codes."""
     shell = Shell()
+    # Known before click parses: its own complaints about the arguments are results too.
+    shell.json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
         code = cli.main(
             args=arguments, prog_name="releasekit", obj=shell, standalone_mode=False
@@ -165,8 +167,7 @@ def run(cli: click.Command, arguments: Sequence[str] | None = None) -> int:
 
 
 def printable(text: str) -> str:
-    """Text from files made safe to print: no control sequence reaches the terminal."""
+    """Text from files made safe to print: it stays on its line, and controls nothing."""
     return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
-        for c in text
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )

@@ -11,29 +11,27 @@ where the class grows as the row's mean update shrinks. Rows with no change at a
 class of their own and cost nothing. Indices whose residuals look alike are then merged
 into groups, since each group carries its own table.
 
-Costs are those of a geometric distribution with the same mean, H(m) = (1 + m) log2(1 + m)
-- m log2 m bits a residual: close enough to choose by, and two sums suffice for it. The
-decoder needs none of this, it only reads classes and groups.
+What groupings cost is estimated from a sample (`survey`). The decoder needs none of this,
+it only reads classes and groups.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.codec import kernels
+from releasekit.codec import survey
 from releasekit.codec.kernels import UNCHANGED_ROW, Words
 
-#: What one more group costs: 10 bytes in the frame and the coder's own table, in bits.
-_GROUP_BITS: Final = 400.0
 #: Rows whose scale is this far below the largest (127 octaves) are lumped together.
 _LOWEST_CLASS: Final = 254
-#: What a row class costs once coded, in bits, and what a frame of classes costs at least.
-_CLASS_BITS, _CLASSES_BITS = 3.5, 200.0
+#: What a frame of row classes costs besides their entropy, in bits.
+_CLASSES_BITS: Final = 400.0
+#: One word in this many is sampled, but chunks up to this size are looked at whole.
+_STEP, _SMALL = 7, 1 << 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +41,11 @@ class Grouping:
     Attributes:
         classes: (rows,) uint8, one class a row.
         last: (G,) highest index of each group.
-        count: (G,) number of words in each group.
         bits: what the residuals are expected to cost.
     """
 
     classes: NDArray[np.uint8]
     last: NDArray[np.int64]
-    count: NDArray[np.int64]
     bits: float
 
 
@@ -59,7 +55,7 @@ def choose(residual: Words, key: NDArray[np.uint16], row: int, kmask: int) -> Gr
     # One ULP at exponent k is 2**k; relative to the largest, so that it cannot overflow,
     # and never 0, since a scale of 0 is taken to mean that nothing changed.
     weight = np.exp2(np.maximum(np.arange(kmask + 1) - kmask, -960).astype(np.float64))
-    kernels.row_scales(residual, key, row, weight, scale)
+    survey.row_scales(residual, key, row, weight, scale)
     plain = np.zeros(scale.size, np.uint8)
     candidates = [plain]
     if scale.size > 1:
@@ -82,41 +78,26 @@ def _group(
     row: int,
     kmask: int,
 ) -> Grouping:
-    """Merge neighbouring indices from the lowest up, as long as merging costs less."""
-    count = np.zeros(index_count(kmask), np.int64)
-    total = np.zeros(count.size, np.float64)
-    kernels.histogram(residual, key, classes, row, count, total)
-    bits = 0.0 if not classes.any() else _CLASSES_BITS + _CLASS_BITS * classes.size
-    lasts: list[int] = []
-    counts: list[int] = []
-    n, s, cost = 0, 0.0, 0.0
-    for index in np.flatnonzero(count).tolist():
-        more, sum_more = int(count[index]), float(total[index])
-        alone = _bits(more, sum_more)
-        together = _bits(n + more, s + sum_more)
-        if n and together <= cost + alone + _GROUP_BITS:
-            n, s, cost = n + more, s + sum_more, together
-            lasts[-1] = index
-            counts[-1] = n
-        else:
-            bits += cost + _GROUP_BITS
-            n, s, cost = more, sum_more, alone
-            lasts.append(index)
-            counts.append(n)
-    return Grouping(
-        classes=classes,
-        last=np.array(lasts, np.int64),
-        count=np.array(counts, np.int64),
-        bits=bits + cost,
+    """Groups under the given classes, which together hold every word that they should."""
+    indices = index_count(kmask)
+    step = _STEP if residual.size > _SMALL else 1
+    last, bits = survey.merged_groups(
+        residual, key, classes, row, indices=indices, step=step
     )
+    if last.size:
+        last[-1] = indices - 1  # the sample may have missed what lies above
+    elif not (classes == UNCHANGED_ROW).all():
+        last = np.array([indices - 1])
+    return Grouping(classes=classes, last=last, bits=bits + _class_bits(classes))
 
 
-def _bits(count: int, total: float) -> float:
-    """Entropy of `count` geometric variables with sum `total`, in bits."""
-    if total <= 0:
+def _class_bits(classes: NDArray[np.uint8]) -> float:
+    """Entropy of the row classes, and what storing them takes; 0 if all are 0."""
+    if not classes.any():
         return 0.0
-    mean = total / count
-    return count * (math.log2(1 + mean) + mean * math.log2(1 + 1 / mean))
+    count = np.bincount(classes)
+    count = count[count > 0]
+    return _CLASSES_BITS + float((count * np.log2(classes.size / count)).sum())
 
 
 def index_count(kmask: int) -> int:

@@ -14,7 +14,7 @@ case. For integers the map is the identity.
 
 Indices are unsigned, since numba gives signed ones Python's meaning of counting from the
 end, at a price. Compiled code checks no bounds by itself: every index that derives from a
-file or from the base is compared here, or is bounded by a mask whose table has that size.
+file or from the base is bounded here by a mask, and the array has that size.
 """
 
 from __future__ import annotations
@@ -83,48 +83,21 @@ def difference(bits: int, signed_magnitude: bool) -> Callable[..., None]:
 
 
 @compiled
-def row_scales(
-    residual: Words,
-    key: NDArray[np.uint16],
-    row: int,
-    weight: NDArray[np.float64],
-    scale: NDArray[np.float64],
-) -> None:
-    """Mean size of the update in each row of `row` words, in units of the largest ULP.
-
-    `weight[k]` is the size of one ULP at exponent `k`; it has an entry for every key.
-    """
-    n = residual.size
-    for r in range(scale.size):
-        start = r * row
-        stop = min(start + row, n)
-        total = 0.0
-        for i in range(start, stop):
-            z = np.uint64(residual[i])
-            total += np.float64((z >> _ONE) + (z & _ONE)) * weight[key[i]]
-        scale[r] = total / max(stop - start, 1)
-
-
-@compiled
-def histogram(
-    residual: Words,
+def count_groups(
     key: NDArray[np.uint16],
     classes: NDArray[np.uint8],
     row: int,
+    table: NDArray[np.uint16],
     count: NDArray[np.int64],
-    total: NDArray[np.float64],
 ) -> None:
-    """Number and sum of the residuals under each index `2 * key + class`."""
-    n = np.uint64(residual.size)
+    """Number of words in each group."""
     for r in range(classes.size):
-        c = np.uint64(classes[r])
-        if c == UNCHANGED_ROW:
+        if classes[r] == UNCHANGED_ROW:
             continue
-        start = np.uint64(r * row)
-        for i in range(start, min(start + np.uint64(row), n)):
-            index = _TWO * np.uint64(key[i]) + c
-            count[index] += 1
-            total[index] += np.float64(residual[i])
+        keys = key[r * row : min(r * row + row, key.size)]
+        groups = table[classes[r] :]
+        for i in range(np.uint64(keys.size)):
+            count[np.uint64(groups[_TWO * np.uint64(keys[i])])] += 1
 
 
 @compiled
@@ -138,17 +111,17 @@ def group(
     grouped: Words,
 ) -> None:
     """Stable counting sort of the residuals by group; inverse of the order in `rebuild`."""
-    n = np.uint64(residual.size)
     for r in range(classes.size):
-        c = np.uint64(classes[r])
-        if c == UNCHANGED_ROW:
+        if classes[r] == UNCHANGED_ROW:
             continue
-        start = np.uint64(r * row)
-        for i in range(start, min(start + np.uint64(row), n)):
-            g = np.uint64(table[_TWO * np.uint64(key[i]) + c])
+        stop = min(r * row + row, residual.size)
+        residuals, keys = residual[r * row : stop], key[r * row : stop]
+        groups = table[classes[r] :]
+        for i in range(np.uint64(keys.size)):
+            g = np.uint64(groups[_TWO * np.uint64(keys[i])])
             at = cursor[g]
             cursor[g] = at + _ONE
-            grouped[at] = residual[i]
+            grouped[at] = residuals[i]
 
 
 @compiled
@@ -157,31 +130,30 @@ def _gather(
     grouped: Words,
     table: NDArray[np.uint16],
     cursor: NDArray[np.uint64],
-    end: NDArray[np.uint64],
     mant: np.uint64,
     kmask: np.uint64,
     residual: Words,
-) -> bool:
-    """The next residual of each word's group; False as soon as a group runs out."""
+) -> None:
+    """The next residual of each word's group."""
+    # Masking costs less than comparing, and keeps a cursor that ran too far in bounds.
+    mask = np.uint64(grouped.size - 1)
     for i in range(np.uint64(base.size)):
         g = np.uint64(table[_TWO * ((np.uint64(base[i]) >> mant) & kmask)])
         at = cursor[g]
-        if at >= end[g]:
-            return False
         cursor[g] = at + _ONE
-        residual[i] = grouped[at]
-    return True
+        residual[i] = grouped[at & mask]
 
 
 @cache
-def rebuilder(bits: int, signed_magnitude: bool) -> Callable[..., bool]:
+def rebuilder(bits: int, signed_magnitude: bool) -> Callable[..., None]:
     """Build the loop that adds residuals to the base, the inverse of `difference`.
 
     Its arguments are base, grouped residuals, row classes, words in a row, table of
-    groups, each group's cursor and end, position and mask of the exponent field, and the
-    result. The table has `2 * kmask + 256` entries, each below `cursor.size`, and every
-    `end` is at most `grouped.size`: the caller proves this. It returns False as soon as a
-    group runs out, which means that the base is not the one that the groups were made with.
+    groups, each group's cursor, position and mask of the exponent field, and the result.
+    The caller proves that `grouped` has a power of 2 as its size, and that the table has
+    `2 * kmask + 256` entries, each below `cursor.size`. Afterwards each cursor has advanced
+    by the number of words in its group: if any differs from what was coded, the base is
+    not the one that the groups were made with, and the result is worthless.
     """
     word = np.uint32 if bits <= 32 else np.uint64
     zero, one = word(0), word(1)
@@ -189,7 +161,7 @@ def rebuilder(bits: int, signed_magnitude: bool) -> Callable[..., bool]:
     flip = word((1 << (bits - 1)) - 1 if signed_magnitude else 0)
 
     def rebuild(  # type: ignore[no-untyped-def]
-        base, grouped, classes, row, table, cursor, end, mant, kmask, out
+        base, grouped, classes, row, table, cursor, mant, kmask, out
     ):
         residual = np.empty(_BLOCK, grouped.dtype)
         for r in range(classes.size):
@@ -201,16 +173,12 @@ def rebuilder(bits: int, signed_magnitude: bool) -> Callable[..., bool]:
                     o_block[:] = b_block
                     continue
                 indices = table[classes[r] :]
-                if not _gather(
-                    b_block, grouped, indices, cursor, end, mant, kmask, residual
-                ):
-                    return False
+                _gather(b_block, grouped, indices, cursor, mant, kmask, residual)
                 for i in range(b_block.size):
                     b = word(b_block[i])
                     z = word(residual[i])
                     d = (z >> one) ^ (zero - (z & one))
                     o = ((b ^ (flip & (zero - (b >> top)))) + d) & mask
                     o_block[i] = o ^ (flip & (zero - (o >> top)))
-        return True
 
     return compiled(rebuild)

@@ -62,19 +62,21 @@ def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> b
         key,
     )
     chosen = grouping.choose(residual, key, row, shape.kmask)
-    stops = np.cumsum(chosen.count)
-    cursor = (stops - chosen.count).astype(np.uint64)
-    grouped = _scratch("grouped", target.size, shape.container)
     table = grouping.index_table(chosen.last, shape.kmask)
+    count = np.zeros(chosen.last.size, np.int64)
+    kernels.count_groups(key, chosen.classes, row, table, count)
+    stops = np.cumsum(count)
+    grouped = _scratch("grouped", target.size, shape.container)
+    cursor = (stops - count).astype(np.uint64)
     kernels.group(residual, key, chosen.classes, row, table, cursor, grouped)
     coded = frames.Grouped(
         shift=shape.shift,
         last=chosen.last,
-        count=chosen.count,
+        count=count,
         rows=_pack(chosen.classes.astype(np.uint32), level),
         groups=tuple(
-            _pack(grouped[stop - count : stop], level)
-            for stop, count in zip(stops.tolist(), chosen.count.tolist(), strict=True)
+            _pack(grouped[stop - size : stop], level)
+            for stop, size in zip(stops.tolist(), count.tolist(), strict=True)
         ),
     ).pack()
     if len(coded) > target.nbytes:
@@ -127,7 +129,8 @@ def _decode_grouped(
     )
     shape = _Reduced(word, parts.shift)
     classes = _unpack_classes(parts.rows, -(-out.size // row), where)
-    grouped = _scratch("grouped", out.size, shape.container)
+    # A power of 2, which keeps every cursor in bounds whatever the base holds.
+    grouped = _scratch("grouped", 1 << (out.size - 1).bit_length(), shape.container)
     stops = np.cumsum(parts.count)
     for stop, count, coded in zip(
         stops.tolist(), parts.count.tolist(), parts.groups, strict=True
@@ -137,10 +140,10 @@ def _decode_grouped(
     ends = (stops if stops.size else np.zeros(1)).astype(np.uint64)
     cursor = (stops - parts.count if stops.size else np.zeros(1)).astype(np.uint64)
     table = grouping.index_table(parts.last, kmask)
-    complete = kernels.rebuilder(shape.bits, word.signed_magnitude)(
-        shape.reduce(base), grouped, classes, row, table, cursor, ends, *shape.exponent, out
+    kernels.rebuilder(shape.bits, word.signed_magnitude)(
+        shape.reduce(base), grouped, classes, row, table, cursor, *shape.exponent, out
     )
-    if not complete or not np.array_equal(cursor, ends):
+    if not np.array_equal(cursor, ends):
         raise BaseMismatchError(
             f"{where}: the base's exponents are not those that this delta was made "
             "with: the base differs from the maker's, or the delta is damaged"

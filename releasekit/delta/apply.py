@@ -11,8 +11,6 @@ is missing or wrong.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
@@ -27,12 +25,10 @@ from releasekit.delta.release import Release
 from releasekit.digest import Hash, blake3, hash_file, pieces, sha256
 from releasekit.errors import IntegrityError
 from releasekit.manifest import TARGET_FOLDER, FileEntry, Manifest, WeightEntry
-from releasekit.output import OutputFolder, check_output, free_nbytes, require_space, sync
+from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
 from releasekit.pipeline import Workers, memory_nbytes
 from releasekit.progress import ProgressCallback, Stage
-
-#: Takes an offset in the file and the bytes that belong there.
-Writer = Callable[[int, memoryview], None]
+from releasekit.writing import Flusher, pwrite, sync
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +183,7 @@ def prove(
     stage = Stage(progress, "prove", total)
     for entry in release.manifest.weights:
         hasher, _ = _begin(entry)
-        _make_weights(entry, rebuild, workers, stage, lambda offset, data: None, hasher)
+        _make_weights(entry, rebuild, workers, stage, None, hasher)
 
 
 def _write_nbytes(manifest: Manifest) -> int:
@@ -220,15 +216,11 @@ def _write_weights(
     with left or folder.create(name) as file:
         hasher, complete = _resume(file, entry, rebuild, stage) if left else _begin(entry)
 
-        def write(offset: int, data: memoryview) -> None:
-            while data:
-                count = os.pwrite(file.fileno(), data, offset)
-                data, offset = data[count:], offset + count
-
         if not complete:
-            write(0, memoryview(entry.layout.prefix))
+            pwrite(file, 0, memoryview(entry.layout.prefix))
             stage.advance(entry.layout.data_start)
-        _make_weights(entry, rebuild, workers, stage, write, hasher, complete)
+        with Flusher(file) as flusher:
+            _make_weights(entry, rebuild, workers, stage, flusher, hasher, complete)
         file.truncate(entry.file.size)
         sync(file)
     folder.finish(name, entry.file.path)
@@ -267,7 +259,7 @@ def _make_weights(
     rebuild: Rebuild,
     workers: Workers,
     stage: Stage,
-    write: Writer,
+    output: Flusher | None,
     hasher: Hash,
     complete: int = 0,
 ) -> None:
@@ -278,18 +270,21 @@ def _make_weights(
         rebuild: makes its tensors.
         workers: where they are made.
         stage: told of the bytes made.
-        write: given each part of the data.
+        output: where the tensors go; None proves them only.
         hasher: SHA-256 of the file up to the first tensor to make.
         complete: number of tensors that need not be made.
     """
     places = {p.spec.name: p for p in entry.layout.tensors[complete:]}
 
+    def place(name: str, start: int, data: NDArray[np.uint8]) -> None:
+        if output is not None:
+            output.write(entry.layout.data_start + places[name].begin + start, data.data)
+
     def consume(name: str, start: int, data: NDArray[np.uint8]) -> None:
         hasher.update(data.data)
-        write(entry.layout.data_start + places[name].begin + start, data.data)
         stage.advance(data.size)
 
-    for _ in rebuild.tensors(places, workers, consume):
+    for _ in rebuild.tensors(places, workers, consume, place):
         pass
     if hasher.hexdigest() != entry.file.sha256:
         raise IntegrityError(

@@ -2,6 +2,7 @@
 
 The pass reads each tensor of base and target once, and takes from it all that the release
 needs: frames, the digests of both tensors, the file's digest, and how much was unchanged.
+A tensor that an interrupted run had coded is only read and hashed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint, WeightFile
 from releasekit.codec import Ulp, ulp
 from releasekit.codec.chunks import Chunking
+from releasekit.delta.journal import Coded, Journal
 from releasekit.delta.plan import choose_op
 from releasekit.delta.predict import Predictor, as_words
 from releasekit.delta.rebuild import hash_tensor
@@ -37,14 +39,19 @@ class _Job:
     spec: TensorSpec
     op: Op
     predictor: Predictor
+    known: Coded | None
 
     @property
     def chunking(self) -> Chunking:
         return self.predictor.chunking
 
+    @property
+    def buffer_nbytes(self) -> int:
+        return self.chunking.chunk_nbytes + self.predictor.buffer_nbytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Coded:
+class _Chunk:
     """What a worker made of one chunk; arrays are views of its buffer."""
 
     frame: bytes
@@ -53,13 +60,17 @@ class _Coded:
     unchanged: int
 
 
+class StaleJournalError(Exception):
+    """A tensor is not what it was when an interrupted run coded it."""
+
+
 class Encoder:
-    """Codes a target; `operations`, `base` and `published` fill up as it goes.
+    """Codes a target; `operations` and `base` fill up as it goes.
 
     Attributes:
         operations: each finished target tensor's operation.
         base: digests of the base's tensors that were read on the way.
-        published: size of each tensor's payload, 0 if it has none.
+        kept: number of tensors that an earlier run had coded.
         unchanged: number of words that equal the base's prediction.
         words: number of words that have a base.
     """
@@ -71,10 +82,11 @@ class Encoder:
         aliases: dict[str, str],
         codec: Ulp,
         shards: ShardWriter,
+        journal: Journal,
     ) -> None:
         self.operations: dict[str, Operation] = {}
         self.base: dict[str, BaseTensor] = {}
-        self.published: dict[str, int] = {}
+        self.kept = 0
         self.unchanged = 0
         self.words = 0
         self._base = base
@@ -82,30 +94,31 @@ class Encoder:
         self._aliases = aliases
         self._codec = codec
         self._shards = shards
+        self._journal = journal
 
     def file(self, file: WeightFile, workers: Workers, stage: Stage) -> WeightEntry:
         """Code all tensors of one target file."""
         jobs = [self._job(placed.spec) for placed in file.layout.tensors]
         items = ((job, index) for job in jobs for index in range(job.chunking.count))
         hasher = sha256(file.layout.prefix)
-        buffer = max((_buffer_nbytes(job) for job in jobs), default=0)
+        buffer = max((job.buffer_nbytes for job in jobs), default=0)
         with closing(workers.in_order(self._code, items, buffer)) as coded:
             for job in jobs:
-                target, base = blake3(), blake3()
-                self._shards.begin(job.chunking.count)
+                target, base, unchanged = blake3(), blake3(), 0
+                if job.known is None:
+                    self._shards.begin(job.spec.name, job.chunking.count)
                 for _ in range(job.chunking.count):
                     _, chunk = next(coded)
                     hasher.update(chunk.target.data)
                     target.update(chunk.target.data)
                     base.update(chunk.base.data)
-                    self._shards.add(chunk.frame)
-                    if job.predictor.source is not None and job.op is not Op.ALIAS:
-                        self.unchanged += chunk.unchanged
-                        self.words += chunk.target.size // job.chunking.word_nbytes
+                    if job.known is None:
+                        self._shards.add(chunk.frame)
+                        unchanged += chunk.unchanged
                     stage.advance(chunk.target.size)
-                if job.predictor.source is not None and job.op is not Op.ALIAS:
-                    self._finish_base(job, base)
-                self._finish(job, target.hexdigest())
+                self._finish(
+                    job, target.hexdigest(), self._base_digest(job, base), unchanged
+                )
         return WeightEntry(
             file=FileEntry(
                 path=file.name, size=file.layout.file_size, sha256=hasher.hexdigest()
@@ -125,16 +138,17 @@ class Encoder:
                 target=spec,
                 chunking=Chunking.of(spec, self._codec.chunk),
             ),
+            known=self._journal.tensors.get(spec.name),
         )
 
-    def _code(self, item: tuple[_Job, int], buffer: NDArray[np.uint8]) -> _Coded:
+    def _code(self, item: tuple[_Job, int], buffer: NDArray[np.uint8]) -> _Chunk:
         job, index = item
         start, nbytes = job.chunking.span(index)
         target, rest = buffer[:nbytes], buffer[job.chunking.chunk_nbytes :]
         self._target.read(job.spec.name, start, target)
-        if job.op is Op.ALIAS:
-            return _Coded(frame=b"", target=target, base=rest[:0], unchanged=0)
         predicted, base = job.predictor.read(index, rest)
+        if job.known is not None or job.op is Op.ALIAS:
+            return _Chunk(frame=b"", target=target, base=base, unchanged=0)
         words = as_words(target, job.chunking.word)
         frame = ulp.encode(
             predicted,
@@ -143,41 +157,65 @@ class Encoder:
             row=job.chunking.row,
             level=self._codec.level,
         )
-        return _Coded(
+        return _Chunk(
             frame=frame,
             target=target,
             base=base,
             unchanged=int(np.count_nonzero(predicted == words)),
         )
 
-    def _finish_base(self, job: _Job, hasher: blake3) -> None:
+    def _base_digest(self, job: _Job, hasher: blake3) -> str | None:
         """Complete the digest of a base tensor with the rows that the target cut off."""
         source = job.predictor.source
-        assert source is not None
+        if source is None:
+            return None
         read = job.predictor.shared_nbytes
         buffer = np.empty(min(_READ, source.nbytes - read), np.uint8)
         for at in range(read, source.nbytes, _READ):
             part = buffer[: source.nbytes - at]
             self._base.read(source.name, at, part)
             hasher.update(part.data)
-        self.base[source.name] = BaseTensor(spec=source, digest=hasher.hexdigest())
+        digest: str = hasher.hexdigest()
+        self.base[source.name] = BaseTensor(spec=source, digest=digest)
+        return digest
 
-    def _finish(self, job: _Job, digest: str) -> None:
-        name = job.spec.name
-        of = self._aliases.get(name)
-        known = self.base.get(name)
-        same = known is not None and (known.spec, known.digest) == (job.spec, digest)
-        op = Op.SAME if same and of is None else job.op
+    def _finish(self, job: _Job, digest: str, base: str | None, unchanged: int) -> None:
+        """Settle a tensor's operation, and keep its payload if it has one."""
+        coded = job.known
+        if coded is None:
+            same = base == digest and job.predictor.source == job.spec
+            coded = self._coded(job, Op.SAME if same else job.op, digest, base, unchanged)
+            self._journal.add_tensor(coded)
+        elif (coded.digest, coded.base) != (digest, base):
+            raise StaleJournalError(job.spec.name)
+        elif coded.payload is not None:
+            self._shards.keep(coded)
+        self.kept += job.known is not None
+        self.unchanged += coded.unchanged
+        self.words += coded.words
+        self.operations[coded.name] = Operation(
+            op=coded.op, digest=digest, of=self._aliases.get(coded.name)
+        )
+
+    def _coded(
+        self, job: _Job, op: Op, digest: str, base: str | None, unchanged: int
+    ) -> Coded:
+        nbytes, payload = 0, None
         if op.has_payload:
-            self.published[name] = self._shards.end(name)
+            nbytes, payload = self._shards.end()
         else:
             self._shards.drop()
-            self.published[name] = 0
-        self.operations[name] = Operation(op=op, digest=digest, of=of)
-
-
-def _buffer_nbytes(job: _Job) -> int:
-    return job.chunking.chunk_nbytes + job.predictor.buffer_nbytes
+        predicted = job.predictor.source is not None
+        return Coded(
+            name=job.spec.name,
+            op=op,
+            digest=digest,
+            base=base,
+            nbytes=nbytes,
+            payload=payload,
+            unchanged=unchanged if predicted else 0,
+            words=job.chunking.words if predicted else 0,
+        )
 
 
 def hash_base(

@@ -3,7 +3,7 @@
 Order of work: list the target's files and plan each tensor's operation; encode in one
 streaming pass; hash what of the base was not read; write the manifest and the small
 files; open the result as a user would, rebuild all of it in memory and compare digests.
-Only then does the release get its name.
+Only then does the release get its name. What an interrupted run had coded is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,8 @@ from releasekit.checkpoint import Checkpoint, open_checkpoint
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.codec import Ulp
 from releasekit.delta.apply import prove
-from releasekit.delta.encode import Encoder, hash_base
+from releasekit.delta.encode import Encoder, StaleJournalError, hash_base
+from releasekit.delta.journal import Journal
 from releasekit.delta.plan import find_aliases
 from releasekit.delta.release import Release
 from releasekit.delta.shards import ShardWriter
@@ -38,9 +40,10 @@ from releasekit.manifest import (
     FileEntry,
     Manifest,
 )
-from releasekit.output import OutputFolder, require_space, sync
+from releasekit.output import OutputFolder, require_space
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
+from releasekit.writing import sync
 
 #: Size at which a payload shard is closed, in bytes: what one failed upload may cost.
 DEFAULT_SHARD_NBYTES: Final = 2_000_000_000
@@ -61,6 +64,7 @@ class MakeResult:
         published_nbytes: size of the release's files.
         unchanged: share of elements with a base that equal it, 0 to 1; None if there
             are none.
+        kept: number of tensors that an earlier, interrupted run had coded.
         excluded: files of the target that were left out.
         seconds: time it took.
     """
@@ -73,6 +77,7 @@ class MakeResult:
     full_nbytes: int
     published_nbytes: int
     unchanged: float | None
+    kept: int
     excluded: tuple[str, ...]
     seconds: float
 
@@ -126,34 +131,36 @@ def make_delta(
     base, target, out = Path(base), Path(target), Path(out)
     if shard_nbytes < 1:
         raise UsageError(f"shard size: expected at least 1 byte, found {shard_nbytes}")
-    codec = codec or Ulp()
     listed = list_target(target, exclude)
     with (
         SafetensorsCheckpoint.open(listed.found) as target_checkpoint,
         open_checkpoint(base) as base_checkpoint,
-        OutputFolder(out, key="make", force=force, inputs=(base, target)) as folder,
         Workers(threads) as workers,
     ):
-        folder.restart()
         if not target_checkpoint.specs:
             raise UsageError(f"{target}: holds no tensors; there is nothing to release")
-        weights_nbytes = sum(f.layout.file_size for f in target_checkpoint.files)
-        require_space(folder.partial, weights_nbytes // 8)
-        manifest, unchanged = _encode(
-            folder,
-            base_checkpoint,
-            target_checkpoint,
-            listed,
-            codec,
-            name or _default_name(target),
-            shard_nbytes,
-            workers,
-            progress,
+        maker = _Maker(
+            base=base_checkpoint,
+            target=target_checkpoint,
+            listed=listed,
+            name=name or _default_name(target),
+            codec=codec or Ulp(),
+            shard_nbytes=shard_nbytes,
+            workers=workers,
+            progress=progress,
         )
-        published = _write_small_files(folder, manifest)
-        with Release.open(folder.path("")) as release:
-            prove(release, base_checkpoint, workers, progress)
-        folder.commit()
+        key = maker.key()
+        with OutputFolder(out, key=key, force=force, inputs=(base, target)) as folder:
+            require_space(folder.partial, maker.space_nbytes(folder))
+            try:
+                manifest, encoder = maker.encode(folder)
+            except StaleJournalError:
+                folder.restart()
+                manifest, encoder = maker.encode(folder)
+            published = _write_small_files(folder, manifest)
+            with Release.open(folder.path("")) as release:
+                prove(release, base_checkpoint, workers, progress)
+            folder.commit()
     operations = {name: made.op.value for name, made in manifest.operations.items()}
     return MakeResult(
         out=out,
@@ -163,7 +170,8 @@ def make_delta(
         tensors=operations | dict.fromkeys(manifest.dropped, "dropped"),
         full_nbytes=sum(entry.size for entry in manifest.rebuilt.values()),
         published_nbytes=published,
-        unchanged=unchanged,
+        unchanged=encoder.unchanged / encoder.words if encoder.words else None,
+        kept=encoder.kept,
         excluded=listed.excluded,
         seconds=time.monotonic() - started,
     )
@@ -174,38 +182,71 @@ def _default_name(target: Path) -> str:
     return resolved.name if resolved.is_dir() else resolved.name.partition(".")[0]
 
 
-def _encode(
-    folder: OutputFolder,
-    base: Checkpoint,
-    target: SafetensorsCheckpoint,
-    listed: TargetFiles,
-    codec: Ulp,
-    name: str,
-    shard_nbytes: int,
-    workers: Workers,
-    progress: ProgressCallback | None,
-) -> tuple[Manifest, float | None]:
-    """Write payloads and verbatim files; returns the manifest and the unchanged share."""
-    shards = ShardWriter(folder, shard_nbytes)
-    encoder = Encoder(base, target, find_aliases(base, target), codec, shards)
-    total = sum(spec.nbytes for spec in target.specs.values())
-    stage = Stage(progress, "encode", total)
-    weights = tuple(encoder.file(file, workers, stage) for file in target.files)
-    entries = shards.close()
-    unread = [tensor for tensor in base.specs if tensor not in encoder.base]
-    known = encoder.base | hash_base(base, unread, workers)
-    manifest = Manifest(
-        name=name,
-        made_with=f"releasekit {version('releasekit')}",
-        codec=codec,
-        base={tensor: known[tensor] for tensor in sorted(known)},
-        weights=weights,
-        files=tuple(_copy(folder, listed.found.root / p, p) for p in listed.others),
-        operations=encoder.operations,
-        shards=entries,
-    )
-    share = encoder.unchanged / encoder.words if encoder.words else None
-    return manifest, share
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Maker:
+    """What is to be made, from open inputs."""
+
+    base: Checkpoint
+    target: SafetensorsCheckpoint
+    listed: TargetFiles
+    name: str
+    codec: Ulp
+    shard_nbytes: int
+    workers: Workers
+    progress: ProgressCallback | None
+
+    def key(self) -> str:
+        """Names the work by all that shapes the release, but for the tensors' values."""
+        shaping = [
+            _made_with(),
+            version("pcodec"),
+            self.codec.to_json(),
+            self.shard_nbytes,
+            self.name,
+            [[n, s.describe()] for n, s in self.base.specs.items()],
+            [[f.name, sha256_hex(f.layout.prefix)] for f in self.target.files],
+            self.listed.others,
+        ]
+        return f"make {sha256_hex(json.dumps(shaping).encode())}"
+
+    def space_nbytes(self, folder: OutputFolder) -> int:
+        """Disk space to begin with: an eighth of the target, if nothing is there yet.
+
+        How far a delta shrinks is known only once it is made; less than this is rare.
+        """
+        if folder.reused:
+            return 0
+        return sum(file.layout.file_size for file in self.target.files) // 8
+
+    def encode(self, folder: OutputFolder) -> tuple[Manifest, Encoder]:
+        """Write shards and verbatim files."""
+        with closing(Journal(folder)) as journal:
+            shards = ShardWriter(folder, self.shard_nbytes, journal)
+            aliases = find_aliases(self.base, self.target)
+            encoder = Encoder(self.base, self.target, aliases, self.codec, shards, journal)
+            total = sum(spec.nbytes for spec in self.target.specs.values())
+            stage = Stage(self.progress, "encode", total)
+            files = self.target.files
+            weights = tuple(encoder.file(file, self.workers, stage) for file in files)
+            entries = shards.close()
+        unread = [tensor for tensor in self.base.specs if tensor not in encoder.base]
+        base = encoder.base | hash_base(self.base, unread, self.workers)
+        root = self.listed.found.root
+        manifest = Manifest(
+            name=self.name,
+            made_with=_made_with(),
+            codec=self.codec,
+            base={tensor: base[tensor] for tensor in sorted(base)},
+            weights=weights,
+            files=tuple(_copy(folder, root / path, path) for path in self.listed.others),
+            operations=encoder.operations,
+            shards=entries,
+        )
+        return manifest, encoder
+
+
+def _made_with() -> str:
+    return f"releasekit {version('releasekit')}"
 
 
 def _copy(folder: OutputFolder, source: Path, name: str) -> FileEntry:

@@ -27,6 +27,14 @@ from releasekit.pipeline import Workers
 
 _READ: Final = 1 << 22  # bytes at once where a whole tensor is hashed
 
+#: Takes a tensor's name, the first byte of a chunk in it, and the chunk's bytes, which are
+#: valid during the call.
+Consume = Callable[[str, int, NDArray[np.uint8]], None]
+
+
+def _nowhere(name: str, start: int, data: NDArray[np.uint8]) -> None:
+    pass
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -95,15 +103,17 @@ class Rebuild:
         self,
         names: Iterable[str],
         workers: Workers,
-        consume: Callable[[str, int, NDArray[np.uint8]], None],
+        consume: Consume,
+        place: Consume = _nowhere,
     ) -> Generator[str]:
         """Make the named tensors in order, checked.
 
         Args:
             names: target tensors.
             workers: where chunks are made.
-            consume: called in order with the tensor's name, the first byte of the chunk
-                in the tensor, and its bytes, which are valid during the call.
+            consume: called in order with each chunk, in the caller's thread.
+            place: called with each chunk as soon as it is made, in a worker thread; the
+                tensor's digest is not yet known to be right.
 
         Yields:
             Each name once its tensor is complete and its digest right.
@@ -115,11 +125,16 @@ class Rebuild:
         """
         names = list(names)
         buffer = max((self._buffer_nbytes(name) for name in names), default=0)
-        made = workers.in_order(
-            lambda item, space: self.chunk(item[0], item[1], space),
-            self._items(names),
-            buffer,
-        )
+
+        def make(
+            item: tuple[str, Source, int], space: NDArray[np.uint8]
+        ) -> NDArray[np.uint8]:
+            name, source, index = item
+            data = self.chunk(source, index, space)
+            place(name, source.chunking.span(index)[0], data)
+            return data
+
+        made = workers.in_order(make, self._items(names), buffer)
         with closing(made):
             for name in names:
                 hasher = blake3()
@@ -136,11 +151,11 @@ class Rebuild:
                     raise self._diagnosis(name, f"expected digest {wanted}, found {found}")
                 yield name
 
-    def _items(self, names: Iterable[str]) -> Iterator[tuple[Source, int]]:
+    def _items(self, names: Iterable[str]) -> Iterator[tuple[str, Source, int]]:
         for name in names:
             source = self.source(name)
             for index in range(source.chunking.count):
-                yield source, index
+                yield name, source, index
 
     def _buffer_nbytes(self, name: str) -> int:
         chunking = self._release.chunking(name)

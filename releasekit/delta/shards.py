@@ -1,9 +1,12 @@
 """Writes payloads into safetensors shards.
 
 A safetensors header stands before the data and holds its offsets, which are known only
-once the payloads are coded. So payloads are spooled into one file, and copied behind their
-header when the shard is full: the extra disk is one shard, the extra writing one copy of
-what is, after all, the small side.
+once the payloads are coded. So each payload waits in a file of its own, and is copied
+behind its shard's header when the shard is full: the extra disk is one shard, the extra
+writing one copy of what is, after all, the small side.
+
+Which payloads share a shard follows from their sizes and order alone, so a work that goes
+on after an interruption makes the same shards, and finds finished ones in the journal.
 """
 
 from __future__ import annotations
@@ -13,63 +16,72 @@ from typing import Final
 
 from releasekit import layout
 from releasekit.codec.chunks import pack_table, table_nbytes
-from releasekit.digest import pieces, sha256
+from releasekit.delta.journal import Coded, Journal, Shard, payload_name, shard_name
+from releasekit.digest import blake3, hash_file, pieces, sha256
 from releasekit.manifest import FileEntry
-from releasekit.output import OutputFolder, sync
+from releasekit.output import OutputFolder
 from releasekit.tensors import DType, TensorSpec
+from releasekit.writing import sync
 
-_SPOOL: Final = "payloads.spool"
-_COPY: Final = 1 << 20
 _METADATA: Final = {"format": "releasekit-delta"}
 
 
 class ShardWriter:
     """Collects payloads, and writes a shard whenever enough have come together.
 
-    For each payload call `begin`, `add` once a frame, then `end` or `drop`; at last
-    `close`. A payload is never split, so one larger than a shard has a shard to itself.
+    For each payload call `begin`, `add` once a frame, then `end` or `drop`; `keep` for one
+    of an earlier run; at last `close`. A payload is never split, so one larger than a shard
+    has a shard to itself.
     """
 
-    def __init__(self, folder: OutputFolder, shard_nbytes: int) -> None:
+    def __init__(self, folder: OutputFolder, shard_nbytes: int, journal: Journal) -> None:
         self._folder = folder
         self._shard_nbytes = shard_nbytes
-        self._spool: BufferedRandom = folder.scratch(_SPOOL)
-        self._specs: list[TensorSpec] = []
-        self._start = 0
-        self._sizes: list[int] = []
+        self._journal = journal
+        self._waiting: list[TensorSpec] = []
+        self._waiting_nbytes = 0
         self._shards: list[FileEntry] = []
+        self._name = ""
+        self._sizes: list[int] = []
+        self._file: BufferedRandom | None = None
 
-    def begin(self, chunks: int) -> None:
-        """Start a payload of `chunks` frames."""
+    def begin(self, name: str, chunks: int) -> None:
+        """Start the payload of tensor `name`, of `chunks` frames."""
+        self._name = name
         self._sizes = []
-        self._spool.seek(self._start + table_nbytes(chunks))
+        self._file = self._folder.scratch(payload_name(name))
+        self._file.seek(table_nbytes(chunks))
 
     def add(self, frame: bytes) -> None:
         """Append a frame."""
+        assert self._file is not None, "begin comes first"
         self._sizes.append(len(frame))
-        self._spool.write(frame)
+        self._file.write(frame)
 
-    def end(self, name: str) -> int:
-        """Finish the payload of tensor `name`; returns its size in bytes."""
+    def end(self) -> tuple[int, str]:
+        """Finish the payload; returns its size and its BLAKE3."""
+        assert self._file is not None, "begin comes first"
+        self._file.seek(0)
+        self._file.write(pack_table(self._sizes))
+        self._file.close()
         nbytes = table_nbytes(len(self._sizes)) + sum(self._sizes)
-        self._spool.seek(self._start)
-        self._spool.write(pack_table(self._sizes))
-        if self._start and self._start + nbytes > self._shard_nbytes:
-            # The payload stays where it is in the spool, and begins the next shard.
-            self._write_shard(self._start, carry=nbytes)
-        self._specs.append(TensorSpec(name=name, dtype=DType.U8, shape=(nbytes,)))
-        self._start += nbytes
-        return nbytes
+        self._append(self._name, nbytes)
+        return nbytes, hash_file(self._journal.payload_path(self._name), blake3)
 
     def drop(self) -> None:
         """Forget the payload begun last: the tensor turned out to need none."""
-        self._spool.seek(self._start)
+        assert self._file is not None, "begin comes first"
+        self._file.close()
+        self._journal.payload_path(self._name).unlink()
+
+    def keep(self, coded: Coded) -> None:
+        """Take the payload of an earlier run."""
+        self._append(coded.name, coded.nbytes)
 
     def close(self) -> tuple[FileEntry, ...]:
         """Write the last shard and give all of them their names."""
-        if self._specs:
-            self._write_shard(self._start, carry=0)
-        self._spool.close()
+        if self._waiting:
+            self._close_shard()
         count = len(self._shards)
         named = []
         for number, entry in enumerate(self._shards, 1):
@@ -78,28 +90,37 @@ class ShardWriter:
             named.append(FileEntry(path=name, size=entry.size, sha256=entry.sha256))
         return tuple(named)
 
-    def _write_shard(self, nbytes: int, carry: int) -> None:
-        """Write the first `nbytes` of the spool as a shard; keep the `carry` after them."""
-        header = layout.build(self._specs, _METADATA)
-        name = self._folder.unfinished(f"delta-{len(self._shards) + 1:05}")
-        hasher = sha256(header.prefix)
-        with self._folder.create(name) as shard:
-            shard.write(header.prefix)
-            self._spool.seek(0)
-            for piece in pieces(self._spool, nbytes):
-                hasher.update(piece)
-                shard.write(piece)
-            sync(shard)
-        self._shards.append(
-            FileEntry(path=name, size=header.file_size, sha256=hasher.hexdigest())
-        )
-        self._specs, self._start = [], 0
-        self._move_to_front(nbytes, carry)
+    def _append(self, name: str, nbytes: int) -> None:
+        if self._waiting and self._waiting_nbytes + nbytes > self._shard_nbytes:
+            self._close_shard()
+        self._waiting.append(TensorSpec(name=name, dtype=DType.U8, shape=(nbytes,)))
+        self._waiting_nbytes += nbytes
 
-    def _move_to_front(self, start: int, nbytes: int) -> None:
-        for at in range(0, nbytes, _COPY):
-            self._spool.seek(start + at)
-            piece = self._spool.read(min(_COPY, nbytes - at))
-            self._spool.seek(at)
-            self._spool.write(piece)
-        self._spool.truncate(nbytes)
+    def _close_shard(self) -> None:
+        """Write the shard of the payloads that wait, unless an earlier run has."""
+        names = tuple(spec.name for spec in self._waiting)
+        path = shard_name(f"{len(self._shards) + 1:05}")
+        known = self._journal.shards.get(path)
+        if known is not None and known.tensors == names:
+            self._shards.append(known.file)
+        else:
+            entry = self._write_shard(path)
+            self._journal.add_shard(Shard(file=entry, tensors=names))
+            self._shards.append(entry)
+        for name in names:
+            self._journal.payload_path(name).unlink(missing_ok=True)
+        self._waiting = []
+        self._waiting_nbytes = 0
+
+    def _write_shard(self, path: str) -> FileEntry:
+        header = layout.build(self._waiting, _METADATA)
+        hasher = sha256(header.prefix)
+        with self._folder.create(path) as shard:
+            shard.write(header.prefix)
+            for spec in self._waiting:
+                with self._journal.payload_path(spec.name).open("rb") as payload:
+                    for piece in pieces(payload):
+                        hasher.update(piece)
+                        shard.write(piece)
+            sync(shard)
+        return FileEntry(path=path, size=header.file_size, sha256=hasher.hexdigest())

@@ -1,0 +1,74 @@
+"""Getting bytes onto the disk: at any offset from any thread, and durably.
+
+The kernel holds written bytes back, and `fsync` at the end would wait for all of them. So
+a `Flusher` asks for them to be written out while work goes on; the final `sync` then finds
+little left to wait for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from io import BufferedRandom
+from typing import Any, Final, Self
+
+#: Bytes that may be written before the disk is asked to begin.
+_FLUSH_NBYTES: Final = 1 << 26
+
+
+def pwrite(file: BufferedRandom, offset: int, data: memoryview) -> None:
+    """Write all of `data` at `offset`; does not move the file's position."""
+    while data:
+        count = os.pwrite(file.fileno(), data, offset)
+        data, offset = data[count:], offset + count
+
+
+def sync(file: BufferedRandom) -> None:
+    """Flush a file to the disk itself."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class Flusher:
+    """Writes to a file from many threads, and has it flushed in the background."""
+
+    def __init__(self, file: BufferedRandom) -> None:
+        self._file = file
+        self._pending = 0
+        self._wake = threading.Condition()
+        self._closed = False
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._flush, name="releasekit-flush")
+        self._thread.start()
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write all of `data` at `offset`; OSError also if an earlier flush failed."""
+        if self._error is not None:
+            raise self._error
+        pwrite(self._file, offset, data)
+        with self._wake:
+            self._pending += len(data)
+            if self._pending >= _FLUSH_NBYTES:
+                self._wake.notify()
+
+    def _flush(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._closed or self._pending >= _FLUSH_NBYTES)
+                if self._closed:
+                    return
+                self._pending = 0
+            try:
+                os.fdatasync(self._file.fileno())
+            except OSError as error:
+                self._error = error
+                return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
