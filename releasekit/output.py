@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from releasekit.errors import ReleaseKitError, UsageError
-from releasekit.writing import sync
+from releasekit.writing import open_new, reopen, sync, write
 
 PARTIAL_SUFFIX: Final = ".partial"
 _STATE: Final = "state.json"
@@ -120,7 +120,7 @@ class OutputFolder:
             self.restart()
             state.unlink()
         with _create(state) as file:
-            file.write(_state(key))
+            write(file, _state(key))
         self._folder(self._new)
         return False
 
@@ -161,8 +161,7 @@ class OutputFolder:
         path = self.path(name)
         if path.is_symlink() or not path.is_file() or path.stat().st_nlink != 1:
             return None
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return os.fdopen(fd, "r+b")
+        return reopen(path)
 
     def unfinished(self, name: str) -> str:
         """The name that a large file bears until it is complete."""
@@ -175,7 +174,7 @@ class OutputFolder:
     def write(self, name: str, data: bytes) -> None:
         """Write a small file, complete and on disk."""
         with self.create(name) as file:
-            file.write(data)
+            write(file, data)
             sync(file)
 
     def keep_only(self, names: Iterable[str]) -> None:
@@ -279,8 +278,7 @@ def _state(key: str) -> bytes:
 def _create(path: Path) -> BufferedRandom:
     """Open a new file, in place of what bears its name."""
     _remove(path)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o644), "w+b")
+    return open_new(path)
 
 
 def _remove(path: Path) -> None:

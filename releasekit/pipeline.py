@@ -10,9 +10,10 @@ next one, then it is reused.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Final, Self, TypeVar
 
 import numpy as np
@@ -46,6 +47,7 @@ class Workers:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or default_threads()
+        self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="releasekit")
 
     def in_order(
@@ -55,6 +57,8 @@ class Workers:
         buffer_nbytes: int,
     ) -> Generator[tuple[Item, Result]]:
         """Yield `(item, work(item, buffer))` in the order of `items`.
+
+        One iteration at a time.
 
         Args:
             work: called in a worker thread; may return views of its buffer.
@@ -86,11 +90,18 @@ class Workers:
                 free.append(buffer)
                 submit()
         finally:
+            self._stopping.set()
             for _, _, future in pending:
                 future.cancel()
             for _, _, future in pending:
                 if not future.cancelled():
                     future.exception()
+            self._stopping.clear()
+
+    def check(self) -> None:
+        """Called now and then by long work: raises if nobody waits for its result."""
+        if self._stopping.is_set():
+            raise CancelledError
 
     def close(self) -> None:
         """Wait for the threads to end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ class Progress:
     total: int
 
 
-#: Called often, from the thread that called releasekit; should return quickly.
+#: Called often, from any thread, but one call at a time; should return quickly.
 ProgressCallback = Callable[[Progress], None]
 
 
@@ -33,10 +34,14 @@ class Stage:
         self._stage = stage
         self._total = total
         self._done = 0
+        self._lock = threading.Lock()
         self.advance(0)
 
     def advance(self, nbytes: int) -> None:
         """Tell that `nbytes` more are done."""
-        self._done += nbytes
-        if self._callback is not None:
-            self._callback(Progress(stage=self._stage, done=self._done, total=self._total))
+        with self._lock:
+            self._done += nbytes
+            if self._callback is not None:
+                self._callback(
+                    Progress(stage=self._stage, done=self._done, total=self._total)
+                )

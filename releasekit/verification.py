@@ -17,6 +17,7 @@ from typing import Final
 from releasekit.delta.release import Release, read_sums
 from releasekit.digest import hash_file
 from releasekit.errors import IntegrityError, UsageError
+from releasekit.hashing import hash_files
 from releasekit.manifest import MANIFEST, REBUILT_SUMS, SUMS
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
@@ -164,9 +165,7 @@ def _compare(
         if name not in present
     ]
     with Workers(threads) as workers:
-        hashed = workers.in_order(lambda name, _: hash_file(folder / name), present, 0)
-        for name, found in hashed:
-            stage.advance((folder / name).stat().st_size)
+        for name, found in hash_files(folder, present, workers, stage):
             status = Status.GOOD if found == wanted[name] else Status.WRONG
             files.append(
                 FileStatus(path=name, status=status, expected=wanted[name], found=found)

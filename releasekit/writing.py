@@ -9,24 +9,66 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedRandom
+from pathlib import Path
 from typing import Any, Final, Self
 
 #: Bytes that may be written before the disk is asked to begin.
 _FLUSH_NBYTES: Final = 1 << 26
 
 
+def open_new(path: Path) -> BufferedRandom:
+    """Make a file where there is none, and open it; follows no link."""
+    return open(path, "x+b", opener=_opener)
+
+
+def reopen(path: Path) -> BufferedRandom:
+    """Open an existing file to go on with it; follows no link."""
+    return open(path, "r+b", opener=_opener)
+
+
+def write(file: BufferedRandom, data: bytes | memoryview) -> None:
+    """Append `data` to a file."""
+    with _named(file):
+        file.write(data)
+
+
 def pwrite(file: BufferedRandom, offset: int, data: memoryview) -> None:
     """Write all of `data` at `offset`; does not move the file's position."""
-    while data:
-        count = os.pwrite(file.fileno(), data, offset)
-        data, offset = data[count:], offset + count
+    with _named(file):
+        while data:
+            count = os.pwrite(file.fileno(), data, offset)
+            data, offset = data[count:], offset + count
+
+
+def flush(file: BufferedRandom) -> None:
+    """Hand what is buffered to the system; it survives the process, not a power cut."""
+    with _named(file):
+        file.flush()
 
 
 def sync(file: BufferedRandom) -> None:
     """Flush a file to the disk itself."""
-    file.flush()
-    os.fsync(file.fileno())
+    with _named(file):
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _named(file: BufferedRandom) -> Iterator[None]:
+    """Name the file in an OSError: calls that take a descriptor know no path."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(file.name)
+        raise
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
 class Flusher:
@@ -59,7 +101,8 @@ class Flusher:
                     return
                 self._pending = 0
             try:
-                os.fdatasync(self._file.fileno())
+                with _named(self._file):
+                    os.fdatasync(self._file.fileno())
             except OSError as error:
                 self._error = error
                 return

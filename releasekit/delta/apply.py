@@ -28,7 +28,7 @@ from releasekit.manifest import TARGET_FOLDER, FileEntry, Manifest, WeightEntry
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
 from releasekit.pipeline import Workers, memory_nbytes
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.writing import Flusher, pwrite, sync
+from releasekit.writing import Flusher, pwrite, sync, write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +183,7 @@ def prove(
     stage = Stage(progress, "prove", total)
     for entry in release.manifest.weights:
         hasher, _ = _begin(entry)
+        stage.advance(entry.layout.data_start)
         _make_weights(entry, rebuild, workers, stage, None, hasher)
 
 
@@ -216,9 +217,8 @@ def _write_weights(
     with left or folder.create(name) as file:
         hasher, complete = _resume(file, entry, rebuild, stage) if left else _begin(entry)
 
-        if not complete:
-            pwrite(file, 0, memoryview(entry.layout.prefix))
-            stage.advance(entry.layout.data_start)
+        pwrite(file, 0, memoryview(entry.layout.prefix))
+        stage.advance(entry.layout.data_start)
         with Flusher(file) as flusher:
             _make_weights(entry, rebuild, workers, stage, flusher, hasher, complete)
         file.truncate(entry.file.size)
@@ -241,7 +241,6 @@ def _resume(
     hasher, complete = _begin(entry)
     if file.read(len(prefix)) != prefix:
         return hasher, complete
-    stage.advance(len(prefix))
     for placed in entry.layout.tensors:
         so_far, tensor = hasher.copy(), blake3()
         for piece in pieces(file, placed.spec.nbytes):
@@ -299,7 +298,7 @@ def _copy(folder: OutputFolder, source: Path, entry: FileEntry, stage: Stage) ->
     with source.open("rb") as original, folder.create(entry.path) as copy:
         for piece in pieces(original):
             hasher.update(piece)
-            copy.write(piece)
+            write(copy, piece)
             stage.advance(len(piece))
         sync(copy)
     if hasher.hexdigest() != entry.sha256:

@@ -43,7 +43,7 @@ from releasekit.manifest import (
 from releasekit.output import OutputFolder, require_space
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.writing import sync
+from releasekit.writing import sync, write
 
 #: Size at which a payload shard is closed, in bytes: what one failed upload may cost.
 DEFAULT_SHARD_NBYTES: Final = 2_000_000_000
@@ -220,8 +220,10 @@ class _Maker:
 
     def encode(self, folder: OutputFolder) -> tuple[Manifest, Encoder]:
         """Write shards and verbatim files."""
-        with closing(Journal(folder)) as journal:
-            shards = ShardWriter(folder, self.shard_nbytes, journal)
+        with (
+            closing(Journal(folder)) as journal,
+            ShardWriter(folder, self.shard_nbytes, journal) as shards,
+        ):
             aliases = find_aliases(self.base, self.target)
             encoder = Encoder(self.base, self.target, aliases, self.codec, shards, journal)
             total = sum(spec.nbytes for spec in self.target.specs.values())
@@ -256,7 +258,7 @@ def _copy(folder: OutputFolder, source: Path, name: str) -> FileEntry:
     with source.open("rb") as original, folder.create(f"{TARGET_FOLDER}/{name}") as copy:
         for piece in pieces(original):
             hasher.update(piece)
-            copy.write(piece)
+            write(copy, piece)
             size += len(piece)
         sync(copy)
     return FileEntry(path=name, size=size, sha256=hasher.hexdigest())

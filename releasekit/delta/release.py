@@ -15,8 +15,9 @@ from releasekit import manifest as manifests
 from releasekit import sums
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.codec.chunks import Chunking, parse_table, table_nbytes
-from releasekit.digest import hash_file, sha256_hex
+from releasekit.digest import sha256_hex
 from releasekit.errors import FormatError, IntegrityError, UsageError
+from releasekit.hashing import hash_files
 from releasekit.manifest import MANIFEST, SUMS, TARGET_FOLDER, FileEntry, Manifest
 from releasekit.names import shown
 from releasekit.pipeline import Workers
@@ -102,9 +103,7 @@ class Release:
         stage = Stage(progress, "check delta", sum(e.size for e in wanted.values()))
         for path, entry in wanted.items():
             _require_size(self.folder / path, entry.size)
-        hashed = workers.in_order(lambda path, _: hash_file(self.folder / path), wanted, 0)
-        for path, found in hashed:
-            stage.advance(wanted[path].size)
+        for path, found in hash_files(self.folder, wanted, workers, stage):
             if found != wanted[path].sha256:
                 raise IntegrityError(
                     f"{self.folder / path}: expected sha256 {wanted[path].sha256}, found "

@@ -12,7 +12,7 @@ on after an interruption makes the same shards, and finds finished ones in the j
 from __future__ import annotations
 
 from io import BufferedRandom
-from typing import Final
+from typing import Any, Final, Self
 
 from releasekit import layout
 from releasekit.codec.chunks import pack_table, table_nbytes
@@ -21,7 +21,7 @@ from releasekit.digest import blake3, hash_file, pieces, sha256
 from releasekit.manifest import FileEntry
 from releasekit.output import OutputFolder
 from releasekit.tensors import DType, TensorSpec
-from releasekit.writing import sync
+from releasekit.writing import flush, sync, write
 
 _METADATA: Final = {"format": "releasekit-delta"}
 
@@ -56,13 +56,14 @@ class ShardWriter:
         """Append a frame."""
         assert self._file is not None, "begin comes first"
         self._sizes.append(len(frame))
-        self._file.write(frame)
+        write(self._file, frame)
 
     def end(self) -> tuple[int, str]:
         """Finish the payload; returns its size and its BLAKE3."""
         assert self._file is not None, "begin comes first"
         self._file.seek(0)
-        self._file.write(pack_table(self._sizes))
+        write(self._file, pack_table(self._sizes))
+        flush(self._file)
         self._file.close()
         nbytes = table_nbytes(len(self._sizes)) + sum(self._sizes)
         self._append(self._name, nbytes)
@@ -77,6 +78,13 @@ class ShardWriter:
     def keep(self, coded: Coded) -> None:
         """Take the payload of an earlier run."""
         self._append(coded.name, coded.nbytes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def close(self) -> tuple[FileEntry, ...]:
         """Write the last shard and give all of them their names."""
@@ -116,11 +124,11 @@ class ShardWriter:
         header = layout.build(self._waiting, _METADATA)
         hasher = sha256(header.prefix)
         with self._folder.create(path) as shard:
-            shard.write(header.prefix)
+            write(shard, header.prefix)
             for spec in self._waiting:
                 with self._journal.payload_path(spec.name).open("rb") as payload:
                     for piece in pieces(payload):
                         hasher.update(piece)
-                        shard.write(piece)
+                        write(shard, piece)
             sync(shard)
         return FileEntry(path=path, size=header.file_size, sha256=hasher.hexdigest())
