@@ -124,6 +124,11 @@ class OutputFolder:
         self._folder(self._new)
         return False
 
+    def used_nbytes(self) -> int:
+        """Disk space that files of this output take already."""
+        files = (path for path in self._new.rglob("*") if path.is_file())
+        return sum(path.lstat().st_blocks * 512 for path in files)
+
     def restart(self) -> None:
         """Remove what an earlier run left; it is of no use to this work."""
         for path in self.partial.iterdir():

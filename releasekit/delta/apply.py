@@ -4,31 +4,26 @@ Order of work: check the delta against its digests and the base against the mani
 each weight file, hashing while writing; copy the other files; commit. The small files
 come last, so that a partial folder never has a config to load it by.
 
-An interrupted run leaves its files, of which the next run of the same work keeps what has
-the right digest: whole files, and in an unfinished one the tensors up to the first that
-is missing or wrong.
+What an interrupted run of the same work left is kept as far as its digests are right.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BufferedRandom
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from releasekit.checkpoint import Checkpoint, open_checkpoint
+from releasekit.checkpoint import open_checkpoint
 from releasekit.delta.base import check_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
-from releasekit.digest import Hash, blake3, hash_file, pieces, sha256
+from releasekit.delta.weights import finished_files, write_weights
+from releasekit.digest import pieces, sha256
 from releasekit.errors import IntegrityError
-from releasekit.manifest import TARGET_FOLDER, FileEntry, Manifest, WeightEntry
+from releasekit.manifest import TARGET_FOLDER, FileEntry, Manifest
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
 from releasekit.pipeline import Workers, memory_nbytes
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.writing import Flusher, pwrite, sync, write
+from releasekit.writing import sync, write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,17 +137,14 @@ def apply_delta(
         manifest = release.manifest
         check_base(manifest, checkpoint)
         release.check_files(workers, progress)
-        kept = _finished(folder, manifest)
-        require_space(
-            folder.partial,
-            _write_nbytes(manifest) - sum(manifest.rebuilt[path].size for path in kept),
-        )
+        require_space(folder.partial, _write_nbytes(manifest) - folder.used_nbytes())
+        kept = finished_files(folder, manifest, workers, progress)
         stage = Stage(progress, "rebuild", _write_nbytes(manifest))
         stage.advance(sum(manifest.rebuilt[path].size for path in kept))
         rebuild = Rebuild(release, checkpoint)
         for entry in manifest.weights:
             if entry.file.path not in kept:
-                _write_weights(folder, entry, rebuild, workers, stage)
+                write_weights(folder, entry, rebuild, workers, stage)
         for file in manifest.files:
             _copy(folder, release.folder / TARGET_FOLDER / file.path, file, stage)
         folder.keep_only(manifest.rebuilt)
@@ -167,130 +159,8 @@ def apply_delta(
         )
 
 
-def prove(
-    release: Release,
-    base: Checkpoint,
-    workers: Workers,
-    progress: ProgressCallback | None,
-) -> None:
-    """Rebuild every weight file in memory and compare its digest; writes nothing.
-
-    Raises:
-        ReleaseKitError: if the release does not rebuild what it says.
-    """
-    rebuild = Rebuild(release, base)
-    total = sum(entry.file.size for entry in release.manifest.weights)
-    stage = Stage(progress, "prove", total)
-    for entry in release.manifest.weights:
-        hasher, _ = _begin(entry)
-        stage.advance(entry.layout.data_start)
-        _make_weights(entry, rebuild, workers, stage, None, hasher)
-
-
 def _write_nbytes(manifest: Manifest) -> int:
     return sum(entry.size for entry in manifest.rebuilt.values())
-
-
-def _finished(folder: OutputFolder, manifest: Manifest) -> list[str]:
-    """Weight files that an earlier run completed; believed only once hashed."""
-    if not folder.reused:
-        return []
-    kept = []
-    for entry in manifest.weights:
-        path = folder.path(entry.file.path)
-        if path.is_symlink() or not path.is_file():
-            continue
-        if path.stat().st_size == entry.file.size and hash_file(path) == entry.file.sha256:
-            kept.append(entry.file.path)
-    return kept
-
-
-def _write_weights(
-    folder: OutputFolder,
-    entry: WeightEntry,
-    rebuild: Rebuild,
-    workers: Workers,
-    stage: Stage,
-) -> None:
-    name = folder.unfinished(entry.file.path)
-    left = folder.reopen(name)
-    with left or folder.create(name) as file:
-        hasher, complete = _resume(file, entry, rebuild, stage) if left else _begin(entry)
-
-        pwrite(file, 0, memoryview(entry.layout.prefix))
-        stage.advance(entry.layout.data_start)
-        with Flusher(file) as flusher:
-            _make_weights(entry, rebuild, workers, stage, flusher, hasher, complete)
-        file.truncate(entry.file.size)
-        sync(file)
-    folder.finish(name, entry.file.path)
-
-
-def _begin(entry: WeightEntry) -> tuple[Hash, int]:
-    return sha256(entry.layout.prefix), 0
-
-
-def _resume(
-    file: BufferedRandom, entry: WeightEntry, rebuild: Rebuild, stage: Stage
-) -> tuple[Hash, int]:
-    """The digest of what an interrupted run completed, and its number of tensors.
-
-    The manifest is the journal: a tensor on disk is believed if its digest is right.
-    """
-    prefix = entry.layout.prefix
-    hasher, complete = _begin(entry)
-    if file.read(len(prefix)) != prefix:
-        return hasher, complete
-    for placed in entry.layout.tensors:
-        so_far, tensor = hasher.copy(), blake3()
-        for piece in pieces(file, placed.spec.nbytes):
-            so_far.update(piece)
-            tensor.update(piece)
-        if tensor.hexdigest() != rebuild.manifest.operations[placed.spec.name].digest:
-            break
-        hasher, complete = so_far, complete + 1
-        stage.advance(placed.spec.nbytes)
-    return hasher, complete
-
-
-def _make_weights(
-    entry: WeightEntry,
-    rebuild: Rebuild,
-    workers: Workers,
-    stage: Stage,
-    output: Flusher | None,
-    hasher: Hash,
-    complete: int = 0,
-) -> None:
-    """Make the tensors of a weight file in order, and check the file's digest.
-
-    Args:
-        entry: the file.
-        rebuild: makes its tensors.
-        workers: where they are made.
-        stage: told of the bytes made.
-        output: where the tensors go; None proves them only.
-        hasher: SHA-256 of the file up to the first tensor to make.
-        complete: number of tensors that need not be made.
-    """
-    places = {p.spec.name: p for p in entry.layout.tensors[complete:]}
-
-    def place(name: str, start: int, data: NDArray[np.uint8]) -> None:
-        if output is not None:
-            output.write(entry.layout.data_start + places[name].begin + start, data.data)
-
-    def consume(name: str, start: int, data: NDArray[np.uint8]) -> None:
-        hasher.update(data.data)
-        stage.advance(data.size)
-
-    for _ in rebuild.tensors(places, workers, consume, place):
-        pass
-    if hasher.hexdigest() != entry.file.sha256:
-        raise IntegrityError(
-            f"{entry.file.path}: expected sha256 {entry.file.sha256}, found "
-            f"{hasher.hexdigest()}, though every tensor is right: the manifest contradicts "
-            "itself; ask the publisher for a sound release"
-        )
 
 
 def _copy(folder: OutputFolder, source: Path, entry: FileEntry, stage: Stage) -> None:

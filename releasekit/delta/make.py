@@ -22,13 +22,13 @@ from releasekit import sums
 from releasekit.checkpoint import Checkpoint, open_checkpoint
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.codec import Ulp
-from releasekit.delta.apply import prove
 from releasekit.delta.encode import Encoder, StaleJournalError, hash_base
 from releasekit.delta.journal import Journal
 from releasekit.delta.plan import find_aliases
 from releasekit.delta.release import Release
 from releasekit.delta.shards import ShardWriter
 from releasekit.delta.source import TargetFiles, list_target
+from releasekit.delta.weights import prove
 from releasekit.digest import pieces, sha256, sha256_hex
 from releasekit.errors import UsageError
 from releasekit.manifest import (

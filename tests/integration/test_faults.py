@@ -151,12 +151,11 @@ def test_another_dtype_or_shape_is_named(
 
 
 @pytest.mark.parametrize("number", range(24))
-@pytest.mark.parametrize("place", ["first", "last"])
 def test_a_single_wrong_bit_is_found_in_its_tensor(
-    world: World, tmp_path: Path, number: int, place: str
+    world: World, tmp_path: Path, number: int
 ) -> None:
     name = f"layer.{number}"
-    bit = 0 if place == "first" else 40 * 64 * 16 - 1
+    bit = number * (40 * 64 * 16 - 1) // 23  # from the first to the last
     changed = world.base_model | {name: flipped(world.base_model[name], bit)}
     base = model_folder(tmp_path / "base", changed)
     error = world.refusal(tmp_path / "out", base)
@@ -242,10 +241,6 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def halve(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
 def empty(path: Path) -> None:
     path.write_bytes(b"")
 
@@ -272,17 +267,13 @@ def flip_last(path: Path) -> None:
     path.write_bytes(data)
 
 
-def fill_with_zeros(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
 def replace_by_a_page(path: Path) -> None:
     path.write_bytes(b"<!DOCTYPE html><html>503</html>")
 
 
 SPOILS: list[Spoil] = [
-    *(cut, halve, empty, append, flip_first, flip_middle, flip_last, fill_with_zeros),
-    *(replace_by_a_page, Path.unlink),
+    *(cut, empty, append, flip_first, flip_middle, flip_last, replace_by_a_page),
+    Path.unlink,
 ]
 
 
@@ -539,7 +530,7 @@ def check_killed(
 
 def test_apply_killed_at_any_moment_can_be_repeated(large: Large, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    moments = [part * large.applied_in for part in (0.4, 0.6, 0.7, 0.8, 0.9, 0.97)]
+    moments = [part * large.applied_in for part in (0.4, 0.6, 0.75, 0.85, 0.95)]
     check_killed(large.applying(out), out, moments, large.target)
     large.run(large.applying(out))
     assert digests(out) == digests(large.target)
@@ -548,7 +539,7 @@ def test_apply_killed_at_any_moment_can_be_repeated(large: Large, tmp_path: Path
 
 def test_make_killed_at_any_moment_can_be_repeated(large: Large, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    moments = [part * large.made_in for part in (0.35, 0.65, 0.95)]
+    moments = [part * large.made_in for part in (0.5, 0.9)]
     check_killed(large.making(out), out, moments, large.release)
     large.run(large.making(out))
     assert digests(out) == digests(large.release)

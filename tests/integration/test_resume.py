@@ -156,13 +156,11 @@ def test_each_stage_ends_at_its_total(
         stages.setdefault(progress.stage, []).append(progress)
 
     run(out, note)
-    assert (
-        list(stages)
-        == {
-            "make": ["encode", "prove"],
-            "apply": ["check delta", "rebuild"],
-        }[work]
-    )
+    # Whole files that the stopped run had left are checked first.
+    assert [stage for stage in stages if stage != "check kept"] == {
+        "make": ["encode", "prove"],
+        "apply": ["check delta", "rebuild"],
+    }[work]
     for reports in stages.values():
         done = [report.done for report in reports]
         assert done == sorted(done)

@@ -26,7 +26,7 @@ Loss = Callable[[State], torch.Tensor]
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 LAYERS, HEADS, HIDDEN = 6, 12, 384  # of all-MiniLM-L6-v2
-STEPS = 6
+STEPS = 5
 
 
 def minilm() -> tuple[State, Loss]:
