@@ -64,6 +64,7 @@ def test_every_command_in_the_readme_runs(models: Path) -> None:
                 _remove(models / "DELTA")
             if "apply-delta" in line:
                 _remove(models / "REBUILT")
+            line = line.replace("scripts/", f"{_ROOT}/scripts/")
             done = _run(line, models)
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             ran += 1
