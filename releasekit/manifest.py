@@ -23,16 +23,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from typing import Final
 
 from releasekit import digest, layout, strictjson
 from releasekit.codec import Ulp
-from releasekit.codec.formats import CAST_ID, castable
+from releasekit.codec.formats import CAST_ID
 from releasekit.errors import FormatError
 from releasekit.layout import Layout
 from releasekit.names import describe, refuse_clashes, safe_path, shown
+from releasekit.operations import BaseTensor, Op, Operation, fits
 from releasekit.strictjson import Record
 from releasekit.tensors import DTYPES, DType, TensorSpec
 
@@ -44,45 +44,6 @@ LOADER_STOP: Final = "config.json"
 TARGET_FOLDER: Final = "target"
 #: A manifest may be no larger than this, in bytes; 100,000 tensors need a fifth of it.
 MAX_MANIFEST: Final = 1 << 28
-
-
-class Op(Enum):
-    """How a target tensor comes about."""
-
-    SAME = "same"  # the base's tensor of that name
-    DELTA = "delta"  # the base's tensor plus a payload
-    RESIZE = "resize"  # likewise, but with more or fewer rows than the base
-    NEW = "new"  # a payload alone
-    ALIAS = "alias"  # the bytes of another target tensor
-
-    @property
-    def has_payload(self) -> bool:
-        """Whether the release holds bytes for the tensor."""
-        return self in (Op.DELTA, Op.RESIZE, Op.NEW)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """The operation that makes one target tensor.
-
-    Attributes:
-        op: its kind.
-        digest: BLAKE3 of the rebuilt tensor; for `same` the base's, for `alias` the
-            source's.
-        of: for `alias`, the target tensor whose bytes it shares.
-    """
-
-    op: Op
-    digest: str
-    of: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseTensor:
-    """A tensor of the base, with the BLAKE3 digest of its bytes."""
-
-    spec: TensorSpec
-    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,23 +169,6 @@ class Manifest:
         if predictor is not None and predictor.dtype is not self.target[name].dtype:
             fields["cast"] = CAST_ID
         return fields
-
-
-def fits(op: Op, base: TensorSpec | None, target: TensorSpec) -> str | None:
-    """Why `op` cannot make `target` from `base`; None if it can."""
-    if op in (Op.NEW, Op.ALIAS):
-        return None
-    if base is None:
-        return "expected a tensor of that name in the base, found none"
-    cast = base.dtype is not target.dtype
-    if cast and (op is Op.SAME or not castable(base.dtype, target.dtype)):
-        return f"expected a base of {target.dtype.label}, found {base.dtype.label}"
-    rows = op is Op.RESIZE
-    if rows and not (base.shape and target.shape and base.shape[0] != target.shape[0]):
-        return f"expected other rows than {target.describe()}, found {base.describe()}"
-    if base.shape[rows:] != target.shape[rows:]:
-        return f"expected a base of {target.describe()}, found {base.describe()}"
-    return None
 
 
 def parse(document: bytes) -> Manifest:

@@ -20,7 +20,7 @@ from tests.builders import model_folder
 ROOT = Path(releasekit.__file__).parent
 LAYERS = {
     "values": {"errors", "tensors", "names", "digest", "progress"},
-    "pure": {"strictjson", "layout", "sums", "codec", "manifest"},
+    "pure": {"strictjson", "layout", "sums", "codec", "operations", "manifest"},
     "effects": {"checkpoint", "hashing", "output", "pipeline", "writing"},
     "workflows": {"delta", "verification", "inspection"},
     "package": {"releasekit"},  # the names that it hands on

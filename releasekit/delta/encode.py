@@ -24,7 +24,8 @@ from releasekit.delta.predict import Predictor, as_words
 from releasekit.delta.rebuild import hash_tensor
 from releasekit.delta.shards import ShardWriter
 from releasekit.digest import blake3, sha256
-from releasekit.manifest import BaseTensor, FileEntry, Op, Operation, WeightEntry
+from releasekit.manifest import FileEntry, WeightEntry
+from releasekit.operations import BaseTensor, Op, Operation
 from releasekit.pipeline import Workers
 from releasekit.progress import Stage
 from releasekit.tensors import TensorSpec

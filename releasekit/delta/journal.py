@@ -16,8 +16,9 @@ from typing import Final
 from releasekit import strictjson
 from releasekit.digest import blake3, hash_file, sha256_hex
 from releasekit.errors import FormatError
-from releasekit.manifest import FileEntry, Op
+from releasekit.manifest import FileEntry
 from releasekit.names import safe_path
+from releasekit.operations import Op
 from releasekit.output import OutputFolder
 from releasekit.strictjson import Record
 

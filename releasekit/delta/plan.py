@@ -16,7 +16,7 @@ import numpy as np
 from releasekit.checkpoint import Checkpoint
 from releasekit.delta.rebuild import hash_tensor
 from releasekit.digest import blake3
-from releasekit.manifest import Op, fits
+from releasekit.operations import Op, fits
 from releasekit.tensors import TensorSpec
 
 _PROBE: Final = 4096

@@ -199,7 +199,7 @@ def test_the_attack_is_on_a_release_that_is_sound(attack: Attack) -> None:
     assert attack.apply()
 
 
-@settings(max_examples=60)
+@settings(max_examples=settings().max_examples // 2)
 @given(data=st.data())
 def test_mutated_payloads(attack: Attack, data: st.DataObject) -> None:
     payloads = attack.data[attack.header :]
@@ -212,7 +212,7 @@ def test_mutated_payloads(attack: Attack, data: st.DataObject) -> None:
     assert attack.apply() or changed != payloads
 
 
-@settings(max_examples=30)
+@settings(max_examples=settings().max_examples // 3)
 @given(data=st.data())
 def test_mutated_shards(attack: Attack, data: st.DataObject) -> None:
     shard = data.draw(mutated(attack.data))

@@ -105,7 +105,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-@settings(max_examples=40)
+@settings(max_examples=settings().max_examples // 2)
 @given(pair=pairs(), data=st.data())
 def test_files_are_rebuilt_byte_for_byte(
     pair: tuple[Model, Model], data: st.DataObject
@@ -141,7 +141,7 @@ def test_files_are_rebuilt_byte_for_byte(
         assert verify(root / "out", against=root / "delta").ok
 
 
-@settings(max_examples=10)
+@settings(max_examples=settings().max_examples // 10)
 @given(pair=pairs())
 def test_memory_is_rebuilt_byte_for_byte(pair: tuple[Model, Model]) -> None:
     base, target = pair

@@ -12,7 +12,8 @@ import pytest
 from blake3 import blake3
 
 from releasekit.errors import FormatError
-from releasekit.manifest import Op, parse
+from releasekit.manifest import parse
+from releasekit.operations import Op
 from tests.builders import safetensors_bytes
 
 Document = dict[str, Any]
