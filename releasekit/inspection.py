@@ -6,7 +6,6 @@ Instant on any size, since no tensor is read; so it says what the files claim, a
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.delta.release import Release
 from releasekit.errors import UsageError
 from releasekit.manifest import MANIFEST, Manifest
+from releasekit.operations import count_operations
 from releasekit.tensors import TensorSpec
 
 
@@ -69,11 +69,11 @@ class Inspection:
 
     @property
     def operations(self) -> dict[str, int]:
-        """For a delta, number of tensors by operation; `dropped` counts base tensors."""
+        """For a delta, number of tensors by operation, 0 included."""
         if self.manifest is None:
             return {}
-        counts = Counter(info.op for info in self.tensors if info.op is not None)
-        return dict(counts) | {"dropped": len(self.manifest.dropped)}
+        made = [info.op for info in self.tensors if info.op is not None]
+        return count_operations([*made, *("dropped" for _ in self.manifest.dropped)])
 
 
 def inspect(path: str | Path) -> Inspection:

@@ -6,6 +6,8 @@ tensor without one is a payload alone; and a tensor whose bytes another has need
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -50,6 +52,12 @@ class BaseTensor:
 
     spec: TensorSpec
     digest: str
+
+
+def count_operations(operations: Iterable[str]) -> dict[str, int]:
+    """How often each operation occurs, 0 included; `dropped` base tensors count as one."""
+    every = dict.fromkeys([*(op.value for op in Op), "dropped"], 0)
+    return every | Counter(operations)
 
 
 def fits(op: Op, base: TensorSpec | None, target: TensorSpec) -> str | None:

@@ -25,11 +25,12 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any, Final, Self
 
+from releasekit.digest import pieces, sha256
 from releasekit.errors import ReleaseKitError, UsageError
 from releasekit.writing import open_new, reopen, sync, write
 
@@ -181,6 +182,21 @@ class OutputFolder:
         with self.create(name) as file:
             write(file, data)
             sync(file)
+
+    def copy(
+        self, source: Path, name: str, advance: Callable[[int], None] = lambda nbytes: None
+    ) -> tuple[int, str]:
+        """Copy a file, onto the disk itself; returns its size and SHA-256."""
+        hasher = sha256()
+        size = 0
+        with source.open("rb", buffering=0) as original, self.create(name) as file:
+            for piece in pieces(original):
+                hasher.update(piece)
+                write(file, piece)
+                size += len(piece)
+                advance(len(piece))
+            sync(file)
+        return size, hasher.hexdigest()
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Remove what an earlier run left and this one did not make."""

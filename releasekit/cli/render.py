@@ -59,4 +59,4 @@ def operations(counts: dict[str, int]) -> str:
         "alias": "alias",
         "dropped": "dropped",
     }
-    return ", ".join(f"{counts.get(op, 0)} {label}" for op, label in labels.items())
+    return ", ".join(f"{counts[op]} {label}" for op, label in labels.items())

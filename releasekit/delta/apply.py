@@ -17,13 +17,11 @@ from releasekit.delta.base import check_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
 from releasekit.delta.weights import finished_files, write_weights
-from releasekit.digest import pieces, sha256
 from releasekit.errors import IntegrityError
 from releasekit.manifest import TARGET_FOLDER, FileEntry, Manifest
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
 from releasekit.pipeline import Workers, memory_nbytes
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.writing import sync, write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,15 +162,9 @@ def _write_nbytes(manifest: Manifest) -> int:
 
 
 def _copy(folder: OutputFolder, source: Path, entry: FileEntry, stage: Stage) -> None:
-    hasher = sha256()
-    with source.open("rb") as original, folder.create(entry.path) as copy:
-        for piece in pieces(original):
-            hasher.update(piece)
-            write(copy, piece)
-            stage.advance(len(piece))
-        sync(copy)
-    if hasher.hexdigest() != entry.sha256:
+    _, digest = folder.copy(source, entry.path, stage.advance)
+    if digest != entry.sha256:
         raise IntegrityError(
-            f"{source}: expected sha256 {entry.sha256}, found {hasher.hexdigest()}; "
-            "download the release again"
+            f"{source}: expected sha256 {entry.sha256}, found {digest}; download the "
+            "release again"
         )

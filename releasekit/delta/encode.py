@@ -27,7 +27,7 @@ from releasekit.digest import blake3, sha256
 from releasekit.manifest import FileEntry, WeightEntry
 from releasekit.operations import BaseTensor, Op, Operation
 from releasekit.pipeline import Workers
-from releasekit.progress import Stage
+from releasekit.progress import ProgressCallback, Stage
 from releasekit.tensors import TensorSpec
 
 _READ: Final = 1 << 22
@@ -220,10 +220,18 @@ class Encoder:
 
 
 def hash_base(
-    base: Checkpoint, names: list[str], workers: Workers
+    base: Checkpoint,
+    names: list[str],
+    workers: Workers,
+    progress: ProgressCallback | None,
 ) -> dict[str, BaseTensor]:
     """Digests of base tensors that no operation reads, for the base's identity."""
+    if not names:
+        return {}
+    stage = Stage(progress, "hash base", sum(base.specs[name].nbytes for name in names))
+    tensors = {}
     hashed = workers.in_order(lambda name, _: hash_tensor(base, name), names, 0)
-    return {
-        name: BaseTensor(spec=base.specs[name], digest=digest) for name, digest in hashed
-    }
+    for name, digest in hashed:
+        tensors[name] = BaseTensor(spec=base.specs[name], digest=digest)
+        stage.advance(base.specs[name].nbytes)
+    return tensors

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from releasekit.delta.release import Release
 from releasekit.delta.shards import ShardWriter
 from releasekit.delta.source import TargetFiles, list_target
 from releasekit.delta.weights import prove
-from releasekit.digest import pieces, sha256, sha256_hex
+from releasekit.digest import sha256_hex
 from releasekit.errors import UsageError
 from releasekit.manifest import (
     LOADER_STOP,
@@ -40,10 +39,10 @@ from releasekit.manifest import (
     FileEntry,
     Manifest,
 )
+from releasekit.operations import count_operations
 from releasekit.output import OutputFolder, require_space
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.writing import sync, write
 
 #: Size at which a payload shard is closed, in bytes: what one failed upload may cost.
 DEFAULT_SHARD_NBYTES: Final = 2_000_000_000
@@ -83,8 +82,8 @@ class MakeResult:
 
     @property
     def operations(self) -> dict[str, int]:
-        """Number of tensors by operation."""
-        return dict(Counter(self.tensors.values()))
+        """Number of tensors by operation, 0 included."""
+        return count_operations(self.tensors.values())
 
     @property
     def ratio(self) -> float:
@@ -232,7 +231,7 @@ class _Maker:
             weights = tuple(encoder.file(file, self.workers, stage) for file in files)
             entries = shards.close()
         unread = [tensor for tensor in self.base.specs if tensor not in encoder.base]
-        base = encoder.base | hash_base(self.base, unread, self.workers)
+        base = encoder.base | hash_base(self.base, unread, self.workers, self.progress)
         root = self.listed.found.root
         manifest = Manifest(
             name=self.name,
@@ -240,7 +239,7 @@ class _Maker:
             codec=self.codec,
             base={tensor: base[tensor] for tensor in sorted(base)},
             weights=weights,
-            files=tuple(_copy(folder, root / path, path) for path in self.listed.others),
+            files=tuple(_keep(folder, root, path) for path in self.listed.others),
             operations=encoder.operations,
             shards=entries,
         )
@@ -251,17 +250,10 @@ def _made_with() -> str:
     return f"releasekit {version('releasekit')}"
 
 
-def _copy(folder: OutputFolder, source: Path, name: str) -> FileEntry:
+def _keep(folder: OutputFolder, root: Path, path: str) -> FileEntry:
     """Keep a file of the target verbatim."""
-    hasher = sha256()
-    size = 0
-    with source.open("rb") as original, folder.create(f"{TARGET_FOLDER}/{name}") as copy:
-        for piece in pieces(original):
-            hasher.update(piece)
-            write(copy, piece)
-            size += len(piece)
-        sync(copy)
-    return FileEntry(path=name, size=size, sha256=hasher.hexdigest())
+    size, digest = folder.copy(root / path, f"{TARGET_FOLDER}/{path}")
+    return FileEntry(path=path, size=size, sha256=digest)
 
 
 def _write_small_files(folder: OutputFolder, manifest: Manifest) -> int:

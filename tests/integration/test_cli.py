@@ -128,7 +128,14 @@ def test_make_as_json(world: World) -> None:
     assert made == {
         "out": str(world.release),
         "name": "tune",
-        "operations": {"delta": 2, "dropped": 1, "new": 1, "resize": 1, "same": 1},
+        "operations": {
+            "same": 1,
+            "delta": 2,
+            "resize": 1,
+            "new": 1,
+            "alias": 0,
+            "dropped": 1,
+        },
         "full_nbytes": full,
         "excluded": ["optimizer.bin"],
         "kept": 0,
