@@ -130,6 +130,11 @@ def parse(header: bytes, file_size: int, subject: str) -> Layout:
         raise FormatError(f"{subject}: header: expected an object, found {describe(root)}")
     metadata = _metadata(root.pop(_METADATA), subject) if _METADATA in root else None
     data_size = file_size - _LENGTH - len(header)
+    if data_size < 0:
+        raise FormatError(
+            f"{subject}: expected at least {_LENGTH + len(header)} bytes, the header's "
+            f"size, found a file of {file_size}"
+        )
     tensors = []
     for name, entry in root.items():
         tensor_name(name, subject)

@@ -39,6 +39,7 @@ _STATE: Final = "state.json"
 _NEW: Final = "new"
 _OLD: Final = "old"
 _UNFINISHED: Final = ".part"
+_MAX_NAME: Final = 255  # bytes, of a file name on ext4, APFS and NTFS
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -171,7 +172,10 @@ class OutputFolder:
 
     def unfinished(self, name: str) -> str:
         """The name that a large file bears until it is complete."""
-        return name + _UNFINISHED
+        folder, _, last = name.rpartition("/")
+        if len(last.encode()) + len(_UNFINISHED) > _MAX_NAME:
+            last = sha256(last.encode()).hexdigest()
+        return f"{folder}/{last}{_UNFINISHED}".lstrip("/")
 
     def finish(self, name: str, final: str) -> None:
         """Give a complete file its final name."""

@@ -10,7 +10,9 @@ here too, because they are the most common way for a download to go wrong.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
@@ -49,15 +51,19 @@ class Found:
     weight_map: dict[str, str] | None = None
 
 
-def find(path: Path) -> Found:
+def find(path: Path, exclude: Sequence[str] = ()) -> Found:
     """Find the checkpoint at `path`.
+
+    Args:
+        path: a folder, an index or a weight file.
+        exclude: patterns of files in the folder to pass over, as the shell matches them.
 
     Raises:
         UsageError: if there is none, or more than one.
         FormatError: if its index is malformed, or one of its files is no weight file.
     """
     if path.is_dir():
-        return _in_folder(path)
+        return _in_folder(path, exclude)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     if path.name.endswith(INDEX_SUFFIX):
@@ -67,8 +73,13 @@ def find(path: Path) -> Found:
     raise UsageError(f"{path}: expected a {SUFFIX} file, its index, or a folder of them")
 
 
-def _in_folder(folder: Path) -> Found:
-    indices = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+def _in_folder(folder: Path, exclude: Sequence[str]) -> Found:
+    names = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not any(fnmatch(path.name, pattern) for pattern in exclude)
+    ]
+    indices = [folder / name for name in names if name.endswith(INDEX_SUFFIX)]
     if len(indices) == 1:
         return _indexed(indices[0], str(folder))
     if indices:
@@ -76,7 +87,7 @@ def _in_folder(folder: Path) -> Found:
             f"{folder}: holds {len(indices)} checkpoints "
             f"({', '.join(p.name for p in indices)}): name the index of the one you mean"
         )
-    files = sorted(path.name for path in folder.glob(f"*{SUFFIX}") if path.is_file())
+    files = [name for name in names if name.endswith(SUFFIX)]
     if not files:
         raise UsageError(f"{folder}: holds no {SUFFIX} file{_what_else(folder)}")
     if len(files) == 1 and not _SHARD.fullmatch(files[0]):
@@ -102,7 +113,7 @@ def _family(folder: Path, files: list[str]) -> tuple[str, ...]:
         raise UsageError(
             f"{folder}: holds {len(files)} {SUFFIX} files and no index "
             f"({', '.join(files[:4])}{', …' if len(files) > 4 else ''}): name the file "
-            "that you mean"
+            "that you mean, or --exclude the others of a target"
         )
     ((stem, count),) = families
     for number in range(1, int(count) + 1):

@@ -23,11 +23,13 @@ class Ulp:
     """Parameters of the codec `ulp-v1`.
 
     Attributes:
-        level: pcodec's compression level, 0 to 12. More than 8 gains under 0.5 %.
+        level: pcodec's compression level, 0 to 12: the logarithm of the number of bins.
+            Against 8, level 10 takes a few percent more time, and saves 0.2 % on smooth
+            updates and 1 to 2 % on sparse ones and on those of equal size.
         chunk: words in a chunk, before it is rounded to whole rows; 2**10 to 2**24.
     """
 
-    level: int = 8
+    level: int = 10
     chunk: int = 1 << 20
 
     @property

@@ -21,6 +21,7 @@ from releasekit.names import safe_path
 from releasekit.operations import Op
 from releasekit.output import OutputFolder
 from releasekit.strictjson import Record
+from releasekit.writing import flush, write
 
 _NAME: Final = "journal.jsonl"
 
@@ -95,8 +96,8 @@ class Journal:
         self._file.close()
 
     def _write(self, line: bytes) -> None:
-        self._file.write(line)
-        self._file.flush()
+        write(self._file, line)
+        flush(self._file)
 
     def _read(self, lines: bytes) -> None:
         for number, line in enumerate(lines.splitlines(), 1):

@@ -29,7 +29,7 @@ class TargetFiles:
     Attributes:
         found: its checkpoint.
         others: paths of the files to keep verbatim, relative to `found.root`, sorted.
-        excluded: paths that were left out, sorted.
+        excluded: paths that were left out, sorted; folders of tools end in "/".
     """
 
     found: Found
@@ -48,14 +48,14 @@ def list_target(path: Path, exclude: Sequence[str]) -> TargetFiles:
         UsageError: if weights are left over that belong to no checkpoint.
         FormatError: if a name is not safe to write elsewhere.
     """
-    found = find(path)
+    found = find(path, exclude)
     if not path.is_dir():
         if found.index is None:
             return TargetFiles(found=found, others=(), excluded=())
         return TargetFiles(found=found, others=(found.index,), excluded=())
     others: list[str] = []
-    excluded: list[str] = []
-    for name in _walk(path):
+    names, excluded = _walk(path)
+    for name in names:
         if name in found.files:
             continue
         if any(fnmatch(name, pattern) for pattern in exclude):
@@ -66,22 +66,30 @@ def list_target(path: Path, exclude: Sequence[str]) -> TargetFiles:
                 f"{path}, and would be published whole: leave it out with "
                 f"--exclude '{name}'"
             )
+        elif not (path / name).is_file():
+            raise UsageError(
+                f"{path / name}: is not a regular file, and cannot be released: leave it "
+                f"out with --exclude '{name}'"
+            )
         else:
             others.append(safe_path(name, str(path)))
     refuse_clashes([*found.files, *others], str(path))
-    return TargetFiles(found=found, others=tuple(others), excluded=tuple(excluded))
+    return TargetFiles(found=found, others=tuple(others), excluded=tuple(sorted(excluded)))
 
 
-def _walk(folder: Path) -> list[str]:
-    """All files below `folder`, by relative path, sorted; links to files are followed."""
-    names = []
+def _walk(folder: Path) -> tuple[list[str], list[str]]:
+    """Files below `folder`, sorted, and folders of tools; links to files are followed."""
+    names: list[str] = []
+    tools: list[str] = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in _TOOL_FOLDERS)
+        at = Path(parent).relative_to(folder)
+        tools += [f"{(at / name).as_posix()}/" for name in folders if name in _TOOL_FOLDERS]
+        folders[:] = [name for name in folders if name not in _TOOL_FOLDERS]
         for name in folders:
             if Path(parent, name).is_symlink():
                 raise UsageError(
                     f"{Path(parent, name)}: is a link to a folder; copy the folder itself "
                     "into the target"
                 )
-        names += [Path(parent, name).relative_to(folder).as_posix() for name in files]
-    return sorted(names)
+        names += [(at / name).as_posix() for name in files]
+    return sorted(names), tools

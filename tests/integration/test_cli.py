@@ -681,6 +681,19 @@ def test_a_path_that_is_not_text_is_named(tmp_path: Path, option: str) -> None:
         json.loads(done.stdout.decode(errors="surrogateescape"))
 
 
+def test_a_pipe_in_the_target_is_not_waited_for(world: World, tmp_path: Path) -> None:
+    target = model_folder(tmp_path / "target", small_pair()[1])
+    os.mkfifo(target / "pipe")
+    done = releasekit(
+        *("make-delta", "--base", world.base, "--target", target),
+        *("--out", tmp_path / "out"),
+        timeout=20,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {target / 'pipe'}: ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_reader_that_goes_away_is_no_error(world: World) -> None:
     command = [*COMMAND, "inspect", "--json", str(world.release)]
     with subprocess.Popen(

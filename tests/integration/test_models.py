@@ -36,16 +36,16 @@ def round_trip(
     base: Path, target: Path, tmp: Path, other: Path | None = None
 ) -> MakeResult:
     """Releases a target, rebuilds it, and compares every file; returns what was made."""
-    before = digests(base) | digests(target)
+    before = base.read_bytes() if base.is_file() else digests(base)
+    wanted = target.read_bytes() if target.is_file() else digests(target)
     made = make_delta(base, target, tmp / "delta", codec=CODEC)
     result = apply_delta(other or base, tmp / "delta", tmp / "out")
-    wanted = digests(target) if target.is_dir() else {target.name: None}
     assert result.files == digests(tmp / "out")
-    if target.is_dir():
-        assert digests(tmp / "out") == wanted
+    if target.is_file():
+        assert (tmp / "out" / target.name).read_bytes() == wanted == target.read_bytes()
     else:
-        assert (tmp / "out" / target.name).read_bytes() == target.read_bytes()
-    assert digests(base) | digests(target) == before
+        assert digests(tmp / "out") == wanted == digests(target)
+    assert before == (base.read_bytes() if base.is_file() else digests(base))
     assert result.identity == made.target_identity
     assert verify(tmp / "delta").ok
     assert verify(tmp / "out", against=tmp / "delta").ok
@@ -306,6 +306,17 @@ def test_all_other_files_come_along(tmp_path: Path, source: np.random.Generator)
         (target / name).write_bytes(data)
     round_trip(model_folder(tmp_path / "base", base), target, tmp_path)
     assert {*files, "model.safetensors"} == digests(tmp_path / "out").keys()
+
+
+@pytest.mark.parametrize("name", ["x" * 243 + ".safetensors", "é" * 121 + "x.safetensors"])
+def test_names_may_be_as_long_as_file_systems_allow(tmp_path: Path, name: str) -> None:
+    assert len(name.encode()) == 255
+    base, target = tmp_path / "base.safetensors", tmp_path / "target"
+    base.write_bytes(safetensors_bytes({"w": ("U8", [3], b"abc")}))
+    target.mkdir()
+    (target / name).write_bytes(safetensors_bytes({"w": ("U8", [3], b"abd")}))
+    (target / name.replace("safetensors", "markdown.md")).write_bytes(b"x")
+    round_trip(base, target, tmp_path)
 
 
 def test_a_single_file_is_released_alone(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,15 +20,16 @@ COMMAND = (sys.executable, "-m", "releasekit")
 TRACEBACK = "Traceback (most recent call last)"
 
 
-def releasekit(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+def releasekit(
+    *arguments: str | Path, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     """Runs the command line; whatever happens, nobody is shown a traceback."""
     done = subprocess.run(
         [*COMMAND, *arguments],
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
-        **options,
+        timeout=timeout,
     )
     assert TRACEBACK not in done.stdout + done.stderr, done.stderr
     return done
@@ -150,8 +150,3 @@ def llama(
 def fine_tuned(source: np.random.Generator, base: Mapping[str, RawTensor]) -> Model:
     """Every tensor of the base after a short training."""
     return {name: trained(source, tensor) for name, tensor in base.items()}
-
-
-def words_of(tensor: RawTensor) -> int:
-    """Number of elements."""
-    return math.prod(tensor[1])

@@ -127,22 +127,26 @@ UNREAD = "this version reads safetensors only; save the model as safetensors fir
         (
             ["a.safetensors", "b.safetensors"],
             "{}: holds 2 .safetensors files and no index (a.safetensors, b.safetensors): "
-            "name the file that you mean",
+            "name the file that you mean, or "
+            "--exclude the others of a target",
         ),
         (
             [f"{letter}.safetensors" for letter in "abcde"],
             "{}: holds 5 .safetensors files and no index (a.safetensors, b.safetensors, "
-            "c.safetensors, d.safetensors, …): name the file that you mean",
+            "c.safetensors, d.safetensors, …): name the file that you mean, or "
+            "--exclude the others of a target",
         ),
         (
             [SHARD_1, SHARD_2, "model.safetensors"],
             f"{{}}: holds 3 .safetensors files and no index ({SHARD_1}, {SHARD_2}, "
-            "model.safetensors): name the file that you mean",
+            "model.safetensors): name the file that you mean, or "
+            "--exclude the others of a target",
         ),
         (
             [SHARD_1, "other-00002-of-00002.safetensors"],
             f"{{}}: holds 2 .safetensors files and no index ({SHARD_1}, "
-            "other-00002-of-00002.safetensors): name the file that you mean",
+            "other-00002-of-00002.safetensors): name the file that you mean, or "
+            "--exclude the others of a target",
         ),
         (
             [INDEX, "other.safetensors.index.json"],
