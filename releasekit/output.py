@@ -26,6 +26,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any, Final, Self
@@ -77,11 +78,10 @@ class OutputFolder:
         self._new = self.partial / _NEW
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
-        try:
+        with ExitStack() as stack:
+            stack.callback(os.close, self._lock)
             self.reused = self._claim(key)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            stack.pop_all()
 
     def _locked(self) -> int:
         """The partial folder, made if need be, and locked until the process ends."""
