@@ -113,11 +113,22 @@ class Manifest:
         """Base tensors that the target lacks."""
         return tuple(name for name in self.base if name not in self.target)
 
-    @property
+    @cached_property
     def rebuilt(self) -> dict[str, FileEntry]:
         """Every file that a rebuild writes, by path."""
         entries = (*(entry.file for entry in self.weights), *self.files)
         return {entry.path: entry for entry in entries}
+
+    @property
+    def rebuilt_nbytes(self) -> int:
+        """Size of all that a rebuild writes."""
+        return sum(entry.size for entry in self.rebuilt.values())
+
+    @cached_property
+    def stored(self) -> dict[str, FileEntry]:
+        """Every file of the release that a rebuild reads, by its path in the release."""
+        targets = {f"{TARGET_FOLDER}/{entry.path}": entry for entry in self.files}
+        return {entry.path: entry for entry in self.shards} | targets
 
     def predictor(self, name: str) -> TensorSpec | None:
         """The base tensor that predicts target tensor `name`, if its operation has one."""

@@ -139,7 +139,7 @@ def _verify_rebuilt(
 def _check_lists(path: Path, release: Release, listed: Mapping[str, str]) -> None:
     """The lists repeat digests of the manifest, for other tools; they must agree."""
     manifest = release.manifest
-    for entry, name in release.files():
+    for name, entry in manifest.stored.items():
         if listed.get(name) != entry.sha256:
             raise IntegrityError(f"{path}: {SUMS} and {MANIFEST} disagree over {name}")
     rebuilt = {name: entry.sha256 for name, entry in manifest.rebuilt.items()}

@@ -18,7 +18,7 @@ from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
 from releasekit.delta.weights import finished_files, write_weights
 from releasekit.errors import IntegrityError
-from releasekit.manifest import TARGET_FOLDER, FileEntry, Manifest
+from releasekit.manifest import TARGET_FOLDER, FileEntry
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
 from releasekit.pipeline import Workers, memory_nbytes
 from releasekit.progress import ProgressCallback, Stage
@@ -87,8 +87,8 @@ def plan_apply(
         return ApplyPlan(
             files={path: entry.size for path, entry in manifest.rebuilt.items()},
             base_nbytes=sum(spec.nbytes for spec in predictors),
-            delta_nbytes=sum(e.size for e in (*manifest.shards, *manifest.files)),
-            write_nbytes=_write_nbytes(manifest),
+            delta_nbytes=sum(entry.size for entry in manifest.stored.values()),
+            write_nbytes=manifest.rebuilt_nbytes,
             memory_nbytes=memory_nbytes(chunk, threads),
             free_nbytes=free_nbytes(Path(out)),
         )
@@ -135,9 +135,9 @@ def apply_delta(
         manifest = release.manifest
         check_base(manifest, checkpoint)
         release.check_files(workers, progress)
-        require_space(folder.partial, _write_nbytes(manifest) - folder.used_nbytes())
+        require_space(folder.partial, manifest.rebuilt_nbytes - folder.used_nbytes())
         kept = finished_files(folder, manifest, workers, progress)
-        stage = Stage(progress, "rebuild", _write_nbytes(manifest))
+        stage = Stage(progress, "rebuild", manifest.rebuilt_nbytes)
         stage.advance(sum(manifest.rebuilt[path].size for path in kept))
         rebuild = Rebuild(release, checkpoint)
         for entry in manifest.weights:
@@ -152,13 +152,9 @@ def apply_delta(
             name=manifest.name,
             identity=manifest.target_identity,
             files={path: entry.sha256 for path, entry in manifest.rebuilt.items()},
-            nbytes=_write_nbytes(manifest),
+            nbytes=manifest.rebuilt_nbytes,
             kept=tuple(kept),
         )
-
-
-def _write_nbytes(manifest: Manifest) -> int:
-    return sum(entry.size for entry in manifest.rebuilt.values())
 
 
 def _copy(folder: OutputFolder, source: Path, entry: FileEntry, stage: Stage) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from releasekit.codec.chunks import Chunking
 from releasekit.delta.journal import Coded, Journal
 from releasekit.delta.plan import choose_op
 from releasekit.delta.predict import Predictor, as_words
-from releasekit.delta.rebuild import hash_tensor
+from releasekit.delta.rebuild import hash_from, hash_tensor
 from releasekit.delta.shards import ShardWriter
 from releasekit.digest import blake3, sha256
 from releasekit.manifest import FileEntry, WeightEntry
@@ -29,8 +28,6 @@ from releasekit.operations import BaseTensor, Op, Operation
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
 from releasekit.tensors import TensorSpec
-
-_READ: Final = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +42,11 @@ class _Job:
     @property
     def chunking(self) -> Chunking:
         return self.predictor.chunking
+
+    @property
+    def coded(self) -> bool:
+        """Whether chunks are coded, rather than only read."""
+        return self.known is None and self.op is not Op.ALIAS
 
     @property
     def buffer_nbytes(self) -> int:
@@ -106,14 +108,14 @@ class Encoder:
         with closing(workers.in_order(self._code, items, buffer)) as coded:
             for job in jobs:
                 target, base, unchanged = blake3(), blake3(), 0
-                if job.known is None:
+                if job.coded:
                     self._shards.begin(job.spec.name, job.chunking.count)
                 for _ in range(job.chunking.count):
                     _, chunk = next(coded)
                     hasher.update(chunk.target.data)
                     target.update(chunk.target.data)
                     base.update(chunk.base.data)
-                    if job.known is None:
+                    if job.coded:
                         self._shards.add(chunk.frame)
                         unchanged += chunk.unchanged
                     stage.advance(chunk.target.size)
@@ -148,7 +150,7 @@ class Encoder:
         target, rest = buffer[:nbytes], buffer[job.chunking.chunk_nbytes :]
         self._target.read(job.spec.name, start, target)
         predicted, base = job.predictor.read(index, rest)
-        if job.known is not None or job.op is Op.ALIAS:
+        if not job.coded:
             return _Chunk(frame=b"", target=target, base=base, unchanged=0)
         words = as_words(target, job.chunking.word)
         frame = ulp.encode(
@@ -170,12 +172,7 @@ class Encoder:
         source = job.predictor.source
         if source is None:
             return None
-        read = job.predictor.shared_nbytes
-        buffer = np.empty(min(_READ, source.nbytes - read), np.uint8)
-        for at in range(read, source.nbytes, _READ):
-            part = buffer[: source.nbytes - at]
-            self._base.read(source.name, at, part)
-            hasher.update(part.data)
+        hash_from(hasher, self._base, source.name, job.predictor.shared_nbytes)
         digest: str = hasher.hexdigest()
         self.base[source.name] = BaseTensor(spec=source, digest=digest)
         return digest
@@ -204,7 +201,7 @@ class Encoder:
         nbytes, payload = 0, None
         if op.has_payload:
             nbytes, payload = self._shards.end()
-        else:
+        elif job.coded:
             self._shards.drop()
         predicted = job.predictor.source is not None
         return Coded(

@@ -167,7 +167,7 @@ def make_delta(
         base_identity=manifest.base_identity,
         target_identity=manifest.target_identity,
         tensors=operations | dict.fromkeys(manifest.dropped, "dropped"),
-        full_nbytes=sum(entry.size for entry in manifest.rebuilt.values()),
+        full_nbytes=manifest.rebuilt_nbytes,
         published_nbytes=published,
         unchanged=encoder.unchanged / encoder.words if encoder.words else None,
         kept=encoder.kept,
@@ -264,8 +264,7 @@ def _write_small_files(folder: OutputFolder, manifest: Manifest) -> int:
         LOADER_STOP: _loader_stop(manifest),
         REBUILT_SUMS: sums.format_sums(rebuilt),
     }
-    digests = {entry.path: entry.sha256 for entry in manifest.shards}
-    digests |= {f"{TARGET_FOLDER}/{entry.path}": entry.sha256 for entry in manifest.files}
+    digests = {path: entry.sha256 for path, entry in manifest.stored.items()}
     digests |= {name: sha256_hex(data) for name, data in small.items()}
     small[SUMS] = sums.format_sums(digests)
     for name, data in small.items():

@@ -58,26 +58,29 @@ class Rebuild:
         self._base = base
         self.manifest = release.manifest
 
-    def source(self, name: str) -> Source:
-        """How to make target tensor `name`; reads the table of its payload."""
-        operation = self.manifest.operations[name]
-        maker = operation.of or name  # an alias is made anew, as its source is
+    def _maker(self, name: str) -> str:
+        """Whose operation makes a tensor: an alias is made anew, as its source is."""
+        return self.manifest.operations[name].of or name
+
+    def _predictor(self, name: str) -> Predictor:
+        return Predictor(
+            base=self._base,
+            source=self.manifest.predictor(self._maker(name)),
+            target=self.manifest.target[name],
+            chunking=self._release.chunking(name),
+        )
+
+    def _source(self, predictor: Predictor) -> Source:
+        """How to make the predicted tensor; reads the table of its payload."""
+        maker = self._maker(predictor.target.name)
         has_payload = self.manifest.operations[maker].op.has_payload
         return Source(
             payload=maker if has_payload else None,
             frames=self._release.frame_offsets(maker) if has_payload else [],
-            predictor=self._predictor(name, maker, self._release.chunking(name)),
+            predictor=predictor,
         )
 
-    def _predictor(self, name: str, maker: str, chunking: Chunking) -> Predictor:
-        return Predictor(
-            base=self._base,
-            source=self.manifest.predictor(maker),
-            target=self.manifest.target[name],
-            chunking=chunking,
-        )
-
-    def chunk(
+    def _chunk(
         self, source: Source, index: int, buffer: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
         """Make one chunk in `buffer`; returns the part of it that holds the result."""
@@ -123,22 +126,22 @@ class Rebuild:
             IntegrityError: if the result is wrong although base and delta are right.
             FormatError: if a payload is malformed.
         """
-        names = list(names)
-        buffer = max((self._buffer_nbytes(name) for name in names), default=0)
+        predictors = [self._predictor(name) for name in names]
+        buffer = max(
+            (p.buffer_nbytes + p.chunking.chunk_nbytes for p in predictors), default=0
+        )
 
-        def make(
-            item: tuple[str, Source, int], space: NDArray[np.uint8]
-        ) -> NDArray[np.uint8]:
-            name, source, index = item
-            data = self.chunk(source, index, space)
-            place(name, source.chunking.span(index)[0], data)
+        def make(item: tuple[Source, int], space: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            source, index = item
+            data = self._chunk(source, index, space)
+            place(source.predictor.target.name, source.chunking.span(index)[0], data)
             return data
 
-        made = workers.in_order(make, self._items(names), buffer)
+        made = workers.in_order(make, self._items(predictors), buffer)
         with closing(made):
-            for name in names:
+            for predictor in predictors:
                 hasher = blake3()
-                chunking = self._release.chunking(name)
+                name, chunking = predictor.target.name, predictor.chunking
                 for index in range(chunking.count):
                     try:
                         _, data = next(made)
@@ -151,21 +154,15 @@ class Rebuild:
                     raise self._diagnosis(name, f"expected digest {wanted}, found {found}")
                 yield name
 
-    def _items(self, names: Iterable[str]) -> Iterator[tuple[str, Source, int]]:
-        for name in names:
-            source = self.source(name)
+    def _items(self, predictors: Iterable[Predictor]) -> Iterator[tuple[Source, int]]:
+        for predictor in predictors:
+            source = self._source(predictor)
             for index in range(source.chunking.count):
-                yield name, source, index
-
-    def _buffer_nbytes(self, name: str) -> int:
-        chunking = self._release.chunking(name)
-        maker = self.manifest.operations[name].of or name
-        predictor = self._predictor(name, maker, chunking)
-        return predictor.buffer_nbytes + chunking.chunk_nbytes
+                yield source, index
 
     def _diagnosis(self, name: str, fault: str) -> ReleaseKitError:
         """Whose fault a wrong tensor is: the base's, or the release's or machine's."""
-        maker = self.manifest.operations[name].of or name
+        maker = self._maker(name)
         if self.manifest.predictor(maker) is not None:
             recorded = self.manifest.base[maker].digest
             if hash_tensor(self._base, maker) != recorded:
@@ -182,13 +179,18 @@ class Rebuild:
         )
 
 
-def hash_tensor(checkpoint: Checkpoint, name: str, start: int = 0) -> str:
-    """BLAKE3 of a tensor's bytes from byte `start` on."""
+def hash_tensor(checkpoint: Checkpoint, name: str) -> str:
+    """BLAKE3 of a tensor's bytes."""
     hasher = blake3()
-    buffer = np.empty(_READ, np.uint8)
+    hash_from(hasher, checkpoint, name, 0)
+    return hasher.hexdigest()
+
+
+def hash_from(hasher: blake3, checkpoint: Checkpoint, name: str, start: int) -> None:
+    """Take a tensor's bytes from byte `start` on into a digest."""
     size = checkpoint.specs[name].nbytes
+    buffer = np.empty(min(_READ, size - start), np.uint8)
     for at in range(start, size, _READ):
-        part = buffer[: min(_READ, size - at)]
+        part = buffer[: size - at]
         checkpoint.read(name, at, part)
         hasher.update(part.data)
-    return hasher.hexdigest()

@@ -18,7 +18,7 @@ from releasekit.codec.chunks import Chunking, parse_table, table_nbytes
 from releasekit.digest import sha256_hex
 from releasekit.errors import FormatError, IntegrityError, UsageError
 from releasekit.hashing import hash_files
-from releasekit.manifest import MANIFEST, SUMS, TARGET_FOLDER, FileEntry, Manifest
+from releasekit.manifest import MANIFEST, SUMS, Manifest
 from releasekit.names import shown
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
@@ -31,13 +31,15 @@ class Release:
     Attributes:
         folder: where it is.
         manifest: what it says.
+        key: SHA-256 of the manifest, which names the release.
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, payloads: SafetensorsCheckpoint
+        self, folder: Path, manifest: Manifest, key: str, payloads: SafetensorsCheckpoint
     ) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.key = key
         self._payloads = payloads
 
     @classmethod
@@ -49,13 +51,13 @@ class Release:
             FormatError: if it is malformed.
             IntegrityError: if a file is missing or has another size.
         """
-        manifest = read_manifest(folder)
+        manifest, key = _read_manifest(folder)
         for entry in manifest.shards:
             _require_size(folder / entry.path, entry.size)
         payloads = SafetensorsCheckpoint.open_files(
             str(folder), folder, [entry.path for entry in manifest.shards]
         )
-        release = cls(folder, manifest, payloads)
+        release = cls(folder, manifest, key, payloads)
         try:
             release._check_payloads()
         except FormatError:
@@ -83,23 +85,13 @@ class Release:
         spec = self._payloads.specs.get(name)
         return spec.nbytes if spec else 0
 
-    @property
-    def key(self) -> str:
-        """Names the release by the digest of its manifest."""
-        return sha256_hex(self.manifest.pack())
-
-    def files(self) -> list[tuple[FileEntry, str]]:
-        """The files that a rebuild reads, with their paths in the release."""
-        targets = [(e, f"{TARGET_FOLDER}/{e.path}") for e in self.manifest.files]
-        return [(e, e.path) for e in self.manifest.shards] + targets
-
     def check_files(self, workers: Workers, progress: ProgressCallback | None) -> None:
         """Hash every file that a rebuild reads.
 
         Raises:
             IntegrityError: naming the first file that is missing or wrong.
         """
-        wanted = {path: entry for entry, path in self.files()}
+        wanted = self.manifest.stored
         stage = Stage(progress, "check delta", sum(e.size for e in wanted.values()))
         for path, entry in wanted.items():
             _require_size(self.folder / path, entry.size)
@@ -142,8 +134,8 @@ class Release:
         self.close()
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of the release in `folder`, after its digest was checked.
+def _read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """Read the manifest of the release in `folder`, and its SHA-256, once checked.
 
     Raises:
         UsageError: if there is no release.
@@ -166,7 +158,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path}: expected sha256 {listed} as in {SUMS}, found {found}: the release "
             "is damaged or was changed; download it again"
         )
-    return manifests.parse(document)
+    return manifests.parse(document), found
 
 
 def read_sums(path: Path) -> dict[str, str]:
