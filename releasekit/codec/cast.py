@@ -10,13 +10,13 @@ turns every NaN into the quiet NaN of its sign.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
 
-import numba
 import numpy as np
 
 from releasekit.codec.formats import castable
-from releasekit.codec.kernels import Words, compiled
+from releasekit.codec.kernels import Words
+from releasekit.codec.native import Kernel
 from releasekit.tensors import DType
 
 _ONE = np.uint64(1)
@@ -31,7 +31,8 @@ def cast(words: Words, source: DType, target: DType, out: Words) -> None:
     """
     if not castable(source, target):
         raise ValueError(f"no cast from {source.label} to {target.label}")
-    _convert(words, *_layout(source), *_layout(target), out)
+    converter = _converter(words.itemsize, out.itemsize)
+    converter(words, *_layout(source), *_layout(target), out)
 
 
 def _layout(dtype: DType) -> tuple[int, int, int, bool]:
@@ -41,8 +42,7 @@ def _layout(dtype: DType) -> tuple[int, int, int, bool]:
     return word.bits, word.mantissa_bits, bias, dtype is not DType.F8_E4M3
 
 
-@numba.njit(inline="always")
-def _convert_word(  # type: ignore[no-untyped-def]
+def _convert_word(
     word, bits, mantissa, bias, infinite, to_bits, to_mantissa, to_bias, to_infinite
 ):
     magnitude = word & ((_ONE << np.uint64(bits - 1)) - _ONE)
@@ -96,19 +96,29 @@ def _convert_word(  # type: ignore[no-untyped-def]
     return sign | min(rounded, limit)
 
 
-@compiled
+@cache
+def _converter(source_nbytes: int, target_nbytes: int) -> Kernel:
+    layout = "i8 i8 i8 u1"
+    return Kernel(
+        _convert,
+        f"u{source_nbytes}* {layout} {layout} u{target_nbytes}*",
+        helpers=(_convert_word,),
+        variant=f"_{source_nbytes}_{target_nbytes}",
+    )
+
+
 def _convert(
-    words: Words,
-    bits: int,
-    mantissa: int,
-    bias: int,
-    infinite: bool,
-    to_bits: int,
-    to_mantissa: int,
-    to_bias: int,
-    to_infinite: bool,
-    out: Words,
-) -> Any:
+    words,
+    bits,
+    mantissa,
+    bias,
+    infinite,
+    to_bits,
+    to_mantissa,
+    to_bias,
+    to_infinite,
+    out,
+):
     for i in range(words.size):
         out[i] = _convert_word(
             np.uint64(words[i]),

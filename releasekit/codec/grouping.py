@@ -51,11 +51,10 @@ class Grouping:
 
 def choose(residual: Words, key: NDArray[np.uint16], row: int, kmask: int) -> Grouping:
     """The cheapest of: no classes, classes for unchanged rows only, all classes."""
-    scale = np.empty(-(-residual.size // row), np.float64)
     # One ULP at exponent k is 2**k; relative to the largest, so that it cannot overflow,
     # and never 0, since a scale of 0 is taken to mean that nothing changed.
     weight = np.exp2(np.maximum(np.arange(kmask + 1) - kmask, -960).astype(np.float64))
-    survey.row_scales(residual, key, row, weight, scale)
+    scale = survey.row_scales(residual, key, row, weight)
     plain = np.zeros(scale.size, np.uint8)
     candidates = [plain]
     if scale.size > 1:

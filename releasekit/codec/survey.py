@@ -9,12 +9,14 @@ weights by nearly the same amount, which in ULPs is a few sharp peaks.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.codec.kernels import UNCHANGED_ROW, Words, compiled
+from releasekit.codec.kernels import UNCHANGED_ROW, Words
+from releasekit.codec.native import Kernel
 
 _ONE = np.uint64(1)
 _EXACT: Final = 16
@@ -46,18 +48,7 @@ _WITHIN: Final = np.concatenate(
 )
 
 
-@compiled
-def row_scales(
-    residual: Words,
-    key: NDArray[np.uint16],
-    row: int,
-    weight: NDArray[np.float64],
-    scale: NDArray[np.float64],
-) -> None:
-    """Mean size of the update in each row of `row` words, in units of the largest ULP.
-
-    `weight[k]` is the size of one ULP at exponent `k`; it has an entry for every key.
-    """
+def _row_scales(residual, key, row, weight, scale):
     n = residual.size
     for r in range(scale.size):
         start = r * row
@@ -65,20 +56,11 @@ def row_scales(
         total = 0.0
         for i in range(start, stop):
             z = np.uint64(residual[i])
-            total += np.float64((z >> _ONE) + (z & _ONE)) * weight[key[i]]
+            total += np.float64((z >> _ONE) + (z & _ONE)) * weight[np.uint64(key[i])]
         scale[r] = total / max(stop - start, 1)
 
 
-@compiled
-def _histogram(
-    residual: Words,
-    key: NDArray[np.uint16],
-    classes: NDArray[np.uint8],
-    row: int,
-    step: int,
-    table: NDArray[np.uint8],
-    count: NDArray[np.uint32],
-) -> int:
+def _histogram(residual, key, classes, row, step, table, count, buckets):
     """Count one word in `step` by index and bucket; returns how many were counted."""
     counted = 0
     for r in range(classes.size):
@@ -86,23 +68,23 @@ def _histogram(
             continue
         stop = min(r * row + row, residual.size)
         residuals, keys = residual[r * row : stop], key[r * row : stop]
-        counts = count[classes[r] :]
+        counts = count[np.int64(classes[r]) * buckets :]
         # Starting elsewhere in each row keeps the sample from favouring some columns.
-        for i in range(r % step, keys.size, step):
+        i = r % step
+        while i < keys.size:  # a range of variable step may raise, which code here must not
             z = np.uint64(residuals[i])
             bucket = np.int64(0)
             while z >= 65536:
                 z >>= np.uint64(16)
                 bucket += _SHIFT_BUCKETS
-            counts[2 * np.int64(keys[i]), bucket + table[z]] += 1
+            bucket += table[z]
+            counts[2 * np.int64(keys[i]) * buckets + bucket] += 1
             counted += 1
+            i += step
     return counted
 
 
-@compiled
-def _cost(
-    counts: NDArray[np.float64], within: NDArray[np.float64], group: float, bucket: float
-) -> float:
+def _cost(counts, within, group, bucket):
     """Bits for a group with these counts, its own overhead included; 0 if it is empty."""
     total = 0.0
     bits = 0.0
@@ -118,38 +100,68 @@ def _cost(
     return bits + total * math.log2(total) + group + bucket * used
 
 
-@compiled
-def _merge(
-    count: NDArray[np.uint32],
-    scale: float,
-    within: NDArray[np.float64],
-    group: float,
-    bucket: float,
-    last: NDArray[np.int64],
-) -> tuple[int, float]:
+def _merge(count, scale, within, group, bucket, current, alone, together, last, cost):
     """Merge neighbouring indices from the lowest up, as long as that costs no more.
 
-    Fills `last` with the last index of each group; returns their number and their bits.
+    Fills `last` with the last index of each group, and `cost` with the bits of all; returns
+    the number of groups.
     """
     groups = 0
     bits = 0.0
-    current = np.zeros(count.shape[1])
-    cost = 0.0
-    for index in range(count.shape[0]):
-        if not count[index].any():
+    buckets = current.size
+    so_far = 0.0
+    for b in range(buckets):
+        current[b] = 0.0
+    for index in range(last.size):
+        used = False
+        for b in range(buckets):
+            alone[b] = count[index * buckets + b] * scale
+            together[b] = current[b] + alone[b]
+            used = used or alone[b] > 0
+        if not used:
             continue
-        alone = count[index] * scale
-        together = current + alone
         alone_cost = _cost(alone, within, group, bucket)
         together_cost = _cost(together, within, group, bucket)
-        if groups and together_cost <= cost + alone_cost:
-            current, cost = together, together_cost
+        joined = groups > 0 and together_cost <= so_far + alone_cost
+        for b in range(buckets):
+            current[b] = together[b] if joined else alone[b]
+        if joined:
+            so_far = together_cost
         else:
-            bits += cost
-            current, cost = alone, alone_cost
+            bits += so_far
+            so_far = alone_cost
             groups += 1
         last[groups - 1] = index
-    return groups, bits + cost
+    cost[0] = bits + so_far
+    return groups
+
+
+@cache
+def _row_scaler(nbytes: int) -> Kernel:
+    return Kernel(_row_scales, f"u{nbytes}* u2* i8 f8* f8*", variant=f"_{nbytes}")
+
+
+@cache
+def _counter(nbytes: int) -> Kernel:
+    signature = f"u{nbytes}* u2* u1* i8 i8 u1* u4* i8"
+    return Kernel(_histogram, signature, returns="i8", variant=f"_{nbytes}")
+
+
+_merger: Final = Kernel(
+    _merge, "u4* f8 f8* f8 f8 f8* f8* f8* i8* f8*", returns="i8", helpers=(_cost,)
+)
+
+
+def row_scales(
+    residual: Words, key: NDArray[np.uint16], row: int, weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mean size of the update in each row of `row` words, in units of the largest ULP.
+
+    `weight[k]` is the size of one ULP at exponent `k`; it has an entry for every key.
+    """
+    scale = np.empty(-(-residual.size // row), np.float64)
+    _row_scaler(residual.itemsize)(residual, key, row, weight, scale)
+    return scale
 
 
 def merged_groups(
@@ -175,10 +187,14 @@ def merged_groups(
         The last index of each group that the sample met, and bits for the residuals.
     """
     buckets = BUCKETS if residual.itemsize == 8 else _EXACT + _OCTAVE_BUCKETS * 28
-    count = np.zeros((indices, buckets), np.uint32)
-    counted = _histogram(residual, key, classes, row, step, _TABLE, count)
+    count = np.zeros(indices * buckets, np.uint32)
+    counter = _counter(residual.itemsize)
+    counted = counter(residual, key, classes, row, step, _TABLE, count, buckets)
     words = residual.size - row * int(np.count_nonzero(classes == UNCHANGED_ROW))
     scale = max(words, 1) / max(counted, 1)
     last = np.empty(indices, np.int64)
-    groups, bits = _merge(count, scale, _WITHIN, _GROUP_BITS, _BUCKET_BITS, last)
-    return last[:groups], bits
+    work, cost = np.empty((3, buckets), np.float64), np.empty(1, np.float64)
+    groups = _merger(
+        count, scale, _WITHIN[:buckets], _GROUP_BITS, _BUCKET_BITS, *work, last, cost
+    )
+    return last[:groups], float(cost[0])

@@ -54,7 +54,7 @@ def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> b
     shape = _Reduced(word, _common_zeros(target, word))
     residual = _scratch("residual", target.size, shape.container)
     key = _scratch("key", target.size, np.uint16)
-    kernels.difference(shape.bits, word.signed_magnitude)(
+    kernels.difference(target.itemsize, shape.bits, word.signed_magnitude)(
         shape.reduce(base),
         target >> shape.shift if shape.shift else target,
         *shape.exponent,
@@ -68,7 +68,8 @@ def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> b
     stops = np.cumsum(count)
     grouped = _scratch("grouped", target.size, shape.container)
     cursor = (stops - count).astype(np.uint64)
-    kernels.group(residual, key, chosen.classes, row, table, cursor, grouped)
+    group = kernels.grouper(target.itemsize)
+    group(residual, key, chosen.classes, row, table, cursor, grouped)
     coded = frames.Grouped(
         shift=shape.shift,
         last=chosen.last,
@@ -140,8 +141,16 @@ def _decode_grouped(
     ends = (stops if stops.size else np.zeros(1)).astype(np.uint64)
     cursor = (stops - parts.count if stops.size else np.zeros(1)).astype(np.uint64)
     table = grouping.index_table(parts.last, kmask)
-    kernels.rebuilder(shape.bits, word.signed_magnitude)(
-        shape.reduce(base), grouped, classes, row, table, cursor, *shape.exponent, out
+    kernels.rebuilder(out.itemsize, shape.bits, word.signed_magnitude)(
+        shape.reduce(base),
+        grouped,
+        classes,
+        row,
+        table,
+        cursor,
+        *shape.exponent,
+        _scratch("block", kernels.BLOCK, shape.container),
+        out,
     )
     if not np.array_equal(cursor, ends):
         raise BaseMismatchError(
@@ -200,16 +209,17 @@ class _Reduced:
         self.kmask = (1 << word.exponent_bits) - 1
         # An integer has no exponent: mask 0 gives all words key 0, whatever the position.
         position = max(word.mantissa_bits - shift, 0)
-        self.exponent = (np.uint64(position), np.uint64(self.kmask))
-        self.container: DTypeLike = np.uint64 if word.bits == 64 else np.uint32
+        self.exponent = (position, self.kmask)
+        nbytes = kernels.residual_nbytes(word.bits // 8)
+        self.container: DTypeLike = np.dtype(f"u{nbytes}")
 
     def reduce(self, base: Words) -> Words:
         """The base's words without those bits, rounded."""
         if not self.shift:
             return base
         reduced = _scratch("reduced", base.size, base.dtype)
-        bits = np.uint64(self.bits + self.shift)
-        kernels.reduce_words(base, np.uint64(self.shift), bits, reduced)
+        reduce = kernels.reducer(base.itemsize)
+        reduce(base, self.shift, self.bits + self.shift, reduced)
         return reduced
 
 
