@@ -3,7 +3,8 @@
     make_delta     release a fine-tune as its difference from a base
     apply_delta    rebuild the fine-tune's files from base and delta
     plan_apply     what apply_delta would read, write and need
-    open_delta     rebuild into memory, tensor by tensor
+    open_delta     rebuild into memory, tensor by tensor, on any torch device
+    load_into      fill a model that is in memory, in place
     verify         hold a release, or a rebuilt model, against its digests
     inspect        what a release or a checkpoint holds, from headers alone
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from releasekit.codec import Ulp
     from releasekit.delta.apply import ApplyPlan, ApplyResult, apply_delta, plan_apply
+    from releasekit.delta.load import load_into
     from releasekit.delta.make import MakeResult, make_delta
     from releasekit.delta.open import OpenDelta, open_delta
     from releasekit.errors import (
@@ -47,6 +49,7 @@ _HOMES = {
     "Verification": "verification",
     "apply_delta": "delta.apply",
     "inspect": "inspection",
+    "load_into": "delta.load",
     "make_delta": "delta.make",
     "open_delta": "delta.open",
     "plan_apply": "delta.apply",
@@ -69,6 +72,7 @@ __all__ = [
     "Verification",
     "apply_delta",
     "inspect",
+    "load_into",
     "make_delta",
     "open_delta",
     "plan_apply",

@@ -25,4 +25,4 @@ def hash_files(
                 stage.advance(len(piece))
         return hasher.hexdigest()
 
-    return workers.in_order(work, names, 0)
+    return workers.in_order(work, names)

@@ -40,6 +40,7 @@ _STATE: Final = "state.json"
 _NEW: Final = "new"
 _OLD: Final = "old"
 _UNFINISHED: Final = ".part"
+_BLOCK: Final = 4096  # bytes in which ext4, XFS, APFS and NTFS give out space
 _MAX_NAME: Final = 255  # bytes, of a file name on ext4, APFS and NTFS
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -80,6 +81,8 @@ class OutputFolder:
         self._lock = self._locked()
         with ExitStack() as stack:
             stack.callback(os.close, self._lock)
+            # Another run may have made it between the first look and the lock.
+            check_output(out, force=force, inputs=inputs)
             self.reused = self._claim(key)
             stack.pop_all()
 
@@ -250,12 +253,18 @@ def check_output(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None
         _refuse_existing(out, force)
 
 
-def require_space(folder: Path, nbytes: int) -> None:
+def require_space(folder: Path, sizes: Iterable[int], there: int = 0) -> None:
     """Refuse work whose output cannot fit.
 
+    Args:
+        folder: where the output will be.
+        sizes: of the files to write, each of which takes whole blocks.
+        there: bytes of them that are on the disk already.
+
     Raises:
-        ReleaseKitError: if fewer than `nbytes` bytes are free where `folder` will be.
+        ReleaseKitError: if too few bytes are free.
     """
+    nbytes = sum(-(-size // _BLOCK) * _BLOCK for size in sizes) - there
     free = free_nbytes(folder)
     if free < nbytes:
         raise ReleaseKitError(

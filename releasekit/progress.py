@@ -12,7 +12,7 @@ class Progress:
     """A step of long work.
 
     Attributes:
-        stage: what is being done, for people: "check delta", "rebuild".
+        stage: what is being done, for people: "encode", "rebuild".
         done: bytes done so far, since the stage began.
         total: bytes in the whole stage.
     """

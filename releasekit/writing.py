@@ -11,33 +11,44 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedRandom
+from io import BufferedRandom, FileIO
 from pathlib import Path
 from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 #: Bytes that may be written before the disk is asked to begin.
 _FLUSH_NBYTES: Final = 1 << 26
 
 
+class _File(BufferedRandom):
+    """Names itself in an OSError of its close, which writes what is buffered."""
+
+    def close(self) -> None:
+        with named(self):
+            super().close()
+
+
 def open_new(path: Path) -> BufferedRandom:
     """Make a file where there is none, and open it; follows no link."""
-    return open(path, "x+b", opener=_opener)
+    return _File(FileIO(path, "x+", opener=_opener))
 
 
 def reopen(path: Path) -> BufferedRandom:
     """Open an existing file to go on with it; follows no link."""
-    return open(path, "r+b", opener=_opener)
+    return _File(FileIO(path, "r+", opener=_opener))
 
 
 def write(file: BufferedRandom, data: bytes | memoryview) -> None:
     """Append `data` to a file."""
-    with _named(file):
+    with named(file):
         file.write(data)
 
 
 def pwrite(file: BufferedRandom, offset: int, data: memoryview) -> None:
     """Write all of `data` at `offset`; does not move the file's position."""
-    with _named(file):
+    with named(file):
         while data:
             count = os.pwrite(file.fileno(), data, offset)
             data, offset = data[count:], offset + count
@@ -45,19 +56,19 @@ def pwrite(file: BufferedRandom, offset: int, data: memoryview) -> None:
 
 def flush(file: BufferedRandom) -> None:
     """Hand what is buffered to the system; it survives the process, not a power cut."""
-    with _named(file):
+    with named(file):
         file.flush()
 
 
 def sync(file: BufferedRandom) -> None:
     """Flush a file to the disk itself."""
-    with _named(file):
+    with named(file):
         file.flush()
         os.fsync(file.fileno())
 
 
 @contextmanager
-def _named(file: BufferedRandom) -> Iterator[None]:
+def named(file: BufferedRandom) -> Iterator[None]:
     """Name the file in an OSError: calls that take a descriptor know no path."""
     try:
         yield
@@ -83,13 +94,13 @@ class Flusher:
         self._thread = threading.Thread(target=self._flush, name="releasekit-flush")
         self._thread.start()
 
-    def write(self, offset: int, data: memoryview) -> None:
+    def write(self, offset: int, data: NDArray[np.uint8]) -> None:
         """Write all of `data` at `offset`; OSError also if an earlier flush failed."""
         if self._error is not None:
             raise self._error
-        pwrite(self._file, offset, data)
+        pwrite(self._file, offset, data.data)
         with self._wake:
-            self._pending += len(data)
+            self._pending += data.size
             if self._pending >= _FLUSH_NBYTES:
                 self._wake.notify()
 
@@ -101,7 +112,7 @@ class Flusher:
                     return
                 self._pending = 0
             try:
-                with _named(self._file):
+                with named(self._file):
                     os.fdatasync(self._file.fileno())
             except OSError as error:
                 self._error = error

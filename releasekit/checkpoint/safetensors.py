@@ -113,6 +113,10 @@ class SafetensorsCheckpoint:
                 f"found {int(out.max())}"
             )
 
+    def file_of(self, name: str) -> WeightFile:
+        """The file that holds a tensor."""
+        return self._places[name][0]
+
     def close(self) -> None:
         """Close all files."""
         self._kept.close()

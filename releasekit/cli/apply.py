@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from releasekit.cli import render
 from releasekit.cli.exits import EPILOG
-from releasekit.cli.shell import Shell, common_options
+from releasekit.cli.shell import Shell, common_options, work_options
 
 
 @click.command("apply-delta", epilog=EPILOG)
@@ -17,17 +18,18 @@ from releasekit.cli.shell import Shell, common_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
 @click.option("--dry-run", is_flag=True, help="Check, and say what would be done.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--threads", type=click.IntRange(1), help="By default one a processor.")
+@work_options
 @common_options
 @click.pass_obj
 def command(
     shell: Shell,
+    /,
     base: Path,
     delta: Path,
     out: Path,
     dry_run: bool,
     force: bool,
-    threads: int | None,
+    **work: Any,
 ) -> None:
     """Rebuild a released model from its base: the publisher's files, byte for byte.
 
@@ -39,7 +41,7 @@ def command(
       releasekit apply-delta --base llama-65b --delta my-tune-delta --out my-tune
     """
     if dry_run:
-        _dry_run(shell, base, delta, out, force=force, threads=threads)
+        _dry_run(shell, base, delta, out, force=force, **work)
         return
     from releasekit import apply_delta
 
@@ -48,9 +50,7 @@ def command(
         f"{out}.partial"
     )
     with shell.progress() as progress:
-        result = apply_delta(
-            base, delta, out, force=force, threads=threads, progress=progress
-        )
+        result = apply_delta(base, delta, out, force=force, progress=progress, **work)
     document = {
         "out": str(result.out),
         "name": result.name,
@@ -67,16 +67,15 @@ def command(
     if result.kept:
         pairs.append(("kept", f"{len(result.kept)} files of an earlier run"))
     if shell.verbose:
+        pairs.append(("device", result.device))
         pairs += [(digest, name) for name, digest in result.files.items()]
     shell.result(document, render.facts(pairs))
 
 
-def _dry_run(
-    shell: Shell, base: Path, delta: Path, out: Path, *, force: bool, threads: int | None
-) -> None:
+def _dry_run(shell: Shell, base: Path, delta: Path, out: Path, **work: Any) -> None:
     from releasekit import plan_apply
 
-    plan = plan_apply(base, delta, out, force=force, threads=threads)
+    plan = plan_apply(base, delta, out, **work)
     document = {
         "out": str(out),
         "files": plan.files,
@@ -84,6 +83,8 @@ def _dry_run(
         "delta_nbytes": plan.delta_nbytes,
         "write_nbytes": plan.write_nbytes,
         "memory_nbytes": plan.memory_nbytes,
+        "threads": plan.threads,
+        "device": plan.device,
         "free_nbytes": plan.free_nbytes,
     }
     pairs = [
@@ -94,7 +95,9 @@ def _dry_run(
         ("would read", f"{render.size(plan.base_nbytes)} of the base"),
         ("", f"{render.size(plan.delta_nbytes)} of the release"),
         ("disk", f"{render.size(plan.free_nbytes)} free"),
-        ("memory", f"about {render.size(plan.memory_nbytes)} of buffers"),
+        ("memory", f"at most {render.size(plan.memory_nbytes)}"),
+        ("threads", str(plan.threads)),
+        ("device", plan.device),
     ]
     if shell.verbose:
         pairs += [(render.size(nbytes), name) for name, nbytes in plan.files.items()]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from releasekit.cli import render
 from releasekit.cli.exits import EPILOG
-from releasekit.cli.shell import Shell, Size, common_options
+from releasekit.cli.shell import Shell, Size, common_options, work_options
 
 
 @click.command("make-delta", epilog=EPILOG)
@@ -32,11 +33,12 @@ from releasekit.cli.shell import Shell, Size, common_options
     help="Leave out files of the target folder, e.g. '*.bin'. May be repeated.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--threads", type=click.IntRange(1), help="By default one a processor.")
+@work_options
 @common_options
 @click.pass_obj
 def command(
     shell: Shell,
+    /,
     base: Path,
     target: Path,
     out: Path,
@@ -44,7 +46,7 @@ def command(
     shard_size: int,
     exclude: tuple[str, ...],
     force: bool,
-    threads: int | None,
+    **work: Any,
 ) -> None:
     """Release a fine-tuned model as its difference from a base.
 
@@ -71,8 +73,8 @@ def command(
             shard_nbytes=shard_size,
             exclude=exclude,
             force=force,
-            threads=threads,
             progress=progress,
+            **work,
         )
     document = {
         "out": str(made.out),
@@ -103,5 +105,6 @@ def command(
     if made.excluded:
         pairs.append(("left out", ", ".join(made.excluded)))
     if shell.verbose:
+        pairs.append(("device", made.device))
         pairs += [(op, name) for name, op in made.tensors.items() if op != "delta"]
     shell.result(document, render.facts(pairs))

@@ -118,6 +118,32 @@ def common_options(command: _F) -> _F:
     return command
 
 
+def work_options(command: _F) -> _F:
+    """`--device`, `--threads` and `--max-memory`: what the work may use."""
+    for option in (
+        click.option(
+            "--max-memory",
+            type=Size(),
+            default="1GiB",
+            show_default=True,
+            help="Host memory to use at most.",
+        ),
+        click.option(
+            "--threads", type=click.IntRange(1), help="By default one a processor."
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            metavar="NAME",
+            help="Where residuals are added: auto, cpu, cuda, cuda:N, cuda:all or mps. "
+            "The result is the same.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 class Size(click.ParamType[int]):
     """A number of bytes: `2GB` is 2 x 10**9, `2GiB` is 2 x 2**30."""
 

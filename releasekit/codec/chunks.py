@@ -2,8 +2,9 @@
 
 A chunk is a whole number of rows where rows are shorter than a chunk, so that row classes
 line up; chunks are coded independently of each other, which is what lets work stream,
-run in parallel and resume. A payload is the table of its frames' sizes (u32 each,
-little-endian), then the frames, one a chunk, in order.
+run in parallel and resume. A payload is the frames, one a chunk, in order, then the table
+of their sizes (u32 each, little-endian): at the end, so that a payload can be written and
+hashed as it is made.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Chunking:
 
 
 def pack_table(sizes: Sequence[int]) -> bytes:
-    """The table at the head of a payload."""
+    """The table at the end of a payload."""
     return struct.pack(f"<{len(sizes)}I", *sizes)
 
 
@@ -94,16 +95,16 @@ def table_nbytes(chunks: int) -> int:
 
 
 def parse_table(table: bytes, payload_nbytes: int, where: str) -> list[int]:
-    """Where each frame begins in the payload, and, last, where the payload ends.
+    """Where each frame begins in the payload, and, last, where the table does.
 
     Raises:
-        FormatError: if table and frames do not fill the payload exactly.
+        FormatError: if frames and table do not fill the payload exactly.
     """
-    sizes = np.frombuffer(table, "<u4").astype(np.int64)
-    stops = len(table) + np.cumsum(sizes)
-    end = int(stops[-1]) if sizes.size else 0
-    if end != payload_nbytes:
+    stops = np.cumsum(np.frombuffer(table, "<u4").astype(np.int64))
+    end = int(stops[-1]) if stops.size else 0
+    if end + len(table) != payload_nbytes:
         raise FormatError(
-            f"{where}: expected frames to end at byte {payload_nbytes}, found {end}"
+            f"{where}: expected frames to end at byte {payload_nbytes - len(table)}, "
+            f"found {end}"
         )
-    return [len(table), *stops.tolist()]
+    return [0, *stops.tolist()]

@@ -99,6 +99,11 @@ def _class_bits(classes: NDArray[np.uint8]) -> float:
     return _CLASSES_BITS + float((count * np.log2(classes.size / count)).sum())
 
 
+def survey_nbytes(residual_nbytes: int, kmask: int) -> int:
+    """Space that looking for groups takes, in bytes."""
+    return survey.count_nbytes(residual_nbytes, index_count(kmask))
+
+
 def index_count(kmask: int) -> int:
     """Number of possible indices: exponents in half octaves, plus the row class."""
     return 2 * kmask + UNCHANGED_ROW + 1

@@ -146,42 +146,39 @@ def _gather(base, grouped, table, cursor, mant, kmask, residual):
 def rebuilder(word_nbytes: int, bits: int, signed_magnitude: bool) -> Kernel:
     """Build the loop that adds residuals to the base, the inverse of `difference`.
 
-    Its arguments are base, grouped residuals, row classes, words in a row, table of
-    groups, each group's cursor (uint64), position and mask of the exponent field, scratch
-    space for `BLOCK` residuals, and the result. The caller proves that `grouped` has a
-    power of 2 as its size, and that the table has `2 * kmask + 256` entries, each below
-    `cursor.size`. Afterwards each cursor has advanced by the number of words in its group:
-    if any differs from what was coded, the base is not the one that the groups were made
-    with, and the result is worthless.
+    Its arguments are words (the base's, replaced by the target's), grouped residuals, row
+    classes, words in a row, table of groups, each group's cursor (uint64), position and
+    mask of the exponent field, and scratch space for `BLOCK` residuals. The caller proves
+    that `grouped` has a power of 2 as its size, and that the table has `2 * kmask + 256`
+    entries, each below `cursor.size`. Afterwards each cursor has advanced by the number of
+    words in its group: if any differs from what was coded, the base is not the one that the
+    groups were made with, and the result is worthless.
     """
     word = np.uint32 if bits <= 32 else np.uint64
     zero, one = word(0), word(1)
     top, mask = word(bits - 1), word((1 << bits) - 1)
     flip = word((1 << (bits - 1)) - 1 if signed_magnitude else 0)
 
-    def rebuild(base, grouped, classes, row, table, cursor, mant, kmask, residual, out):
+    def rebuild(words, grouped, classes, row, table, cursor, mant, kmask, residual):
         for r in range(classes.size):
-            stop = min(r * row + row, out.size)
+            if classes[r] == UNCHANGED_ROW:
+                continue
+            stop = min(r * row + row, words.size)
+            indices = table[classes[r] :]
             for start in range(r * row, stop, BLOCK):
-                b_block = base[start : min(start + BLOCK, stop)]
-                o_block = out[start : min(start + BLOCK, stop)]
-                if classes[r] == UNCHANGED_ROW:
-                    for i in range(b_block.size):
-                        o_block[i] = b_block[i]
-                    continue
-                indices = table[classes[r] :]
-                _gather(b_block, grouped, indices, cursor, mant, kmask, residual)
-                for i in range(b_block.size):
-                    b = word(b_block[i])
+                block = words[start : min(start + BLOCK, stop)]
+                _gather(block, grouped, indices, cursor, mant, kmask, residual)
+                for i in range(block.size):
+                    b = word(block[i])
                     z = word(residual[i])
                     d = (z >> one) ^ (zero - (z & one))
                     o = ((b ^ (flip & (zero - (b >> top)))) + d) & mask
-                    o_block[i] = o ^ (flip & (zero - (o >> top)))
+                    block[i] = o ^ (flip & (zero - (o >> top)))
 
     w, z = f"u{word_nbytes}*", f"u{residual_nbytes(word_nbytes)}*"
     return Kernel(
         rebuild,
-        f"{w} {z} u1* i8 u2* u8* u8 u8 {z} {w}",
+        f"{w} {z} u1* i8 u2* u8* u8 u8 {z}",
         helpers=(_gather,),
         variant=f"_{word_nbytes}_{bits}_{signed_magnitude:d}",
     )

@@ -164,6 +164,15 @@ def row_scales(
     return scale
 
 
+def _buckets(residual_nbytes: int) -> int:
+    return BUCKETS if residual_nbytes == 8 else _EXACT + _OCTAVE_BUCKETS * 28
+
+
+def count_nbytes(residual_nbytes: int, indices: int) -> int:
+    """Space that `merged_groups` takes for its counts, in bytes."""
+    return 4 * indices * _buckets(residual_nbytes)
+
+
 def merged_groups(
     residual: Words,
     key: NDArray[np.uint16],
@@ -186,7 +195,7 @@ def merged_groups(
     Returns:
         The last index of each group that the sample met, and bits for the residuals.
     """
-    buckets = BUCKETS if residual.itemsize == 8 else _EXACT + _OCTAVE_BUCKETS * 28
+    buckets = _buckets(residual.itemsize)
     count = np.zeros(indices * buckets, np.uint32)
     counter = _counter(residual.itemsize)
     counted = counter(residual, key, classes, row, step, _TABLE, count, buckets)

@@ -20,6 +20,8 @@ pcodec's own format is stable: any pcodec 1.x reads what an earlier one wrote.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -51,15 +53,16 @@ def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> b
     """
     if np.array_equal(base, target):
         return bytes([frames.UNCHANGED])
-    shape = _Reduced(word, _common_zeros(target, word))
+    shape = Reduced(word, _common_zeros(target, word))
     residual = _scratch("residual", target.size, shape.container)
     key = _scratch("key", target.size, np.uint16)
+    minuend, subtrahend = target, base
+    if shape.shift:
+        minuend = np.right_shift(target, shape.shift)
+        subtrahend = _scratch("base", base.size, base.dtype)
+        shape.reduce(base, subtrahend)
     kernels.difference(target.itemsize, shape.bits, word.signed_magnitude)(
-        shape.reduce(base),
-        target >> shape.shift if shape.shift else target,
-        *shape.exponent,
-        residual,
-        key,
+        subtrahend, minuend, *shape.exponent, residual, key
     )
     chosen = grouping.choose(residual, key, row, shape.kmask)
     table = grouping.index_table(chosen.last, shape.kmask)
@@ -85,18 +88,75 @@ def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> b
     return coded
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residuals:
+    """The residuals of a grouped frame, ready to be added to the base's words.
+
+    Attributes:
+        reduced: how words are reduced.
+        grouped: residuals, group after group, zigzagged; followed by unspecified ones up to
+            a power of 2, which keeps every cursor in bounds whatever the base holds.
+        count: (G,) words in each group.
+        classes: (rows,) row classes.
+        row: words in a row.
+        table: (indices,) uint16, the group of each index; all are 0 where there is none.
+    """
+
+    reduced: Reduced
+    grouped: NDArray[Any]
+    count: NDArray[np.int64]
+    classes: NDArray[np.uint8]
+    row: int
+    table: NDArray[np.uint16]
+
+
+#: Adds residuals to the base's words, in place. Returns whether each group had as many
+#: words as it was coded with: if not, the result is worthless.
+Combine = Callable[[Residuals, Words], bool]
+
+
+def combine(residuals: Residuals, words: Words) -> bool:
+    """`Combine` on the processor."""
+    reduced, count = residuals.reduced, residuals.count
+    if reduced.shift:
+        reduced.reduce(words, words)
+    # One group at least, so that the table has somewhere to point: an empty one.
+    ends = (np.cumsum(count) if count.size else np.zeros(1)).astype(np.uint64)
+    cursor = ends - (count.astype(np.uint64) if count.size else 0)
+    kernels.rebuilder(words.itemsize, reduced.bits, reduced.word.signed_magnitude)(
+        words,
+        residuals.grouped,
+        residuals.classes,
+        residuals.row,
+        residuals.table,
+        cursor,
+        *reduced.exponent,
+        _scratch("block", kernels.BLOCK, reduced.container),
+    )
+    if reduced.shift:
+        np.left_shift(words, reduced.shift, out=words)
+    return np.array_equal(cursor, ends)
+
+
 def decode(
-    frame: bytes, base: Words, out: Words, *, word: Word, row: int, where: str
+    frame: bytes,
+    words: Words,
+    *,
+    word: Word,
+    row: int,
+    where: str,
+    combine: Combine = combine,
 ) -> None:
-    """Rebuild one chunk into `out`; the inverse of `encode`.
+    """Rebuild one chunk in place; the inverse of `encode`.
 
     Args:
         frame: the coded chunk.
-        base: (n,) words of the base, already of the target's dtype.
-        out: (n,) words to fill, n > 0. Unspecified content after an error.
+        words: (n,) words of the base, already of the target's dtype, n > 0; replaced by
+            the target's. Unspecified content after an error.
         word: layout of the words.
         row: words in a row.
         where: names the chunk in errors.
+        combine: adds the residuals.
 
     Raises:
         FormatError: if the frame is malformed.
@@ -104,61 +164,64 @@ def decode(
     """
     kind = frame[0] if frame else None
     if kind == frames.UNCHANGED and len(frame) == 1:
-        out[:] = base
-    elif kind == frames.RAW:
-        if len(frame) - 1 != out.nbytes:
+        return
+    if kind == frames.RAW:
+        if len(frame) - 1 != words.nbytes:
             raise FormatError(
-                f"{where}: expected {out.nbytes} raw bytes, found {len(frame) - 1}"
+                f"{where}: expected {words.nbytes} raw bytes, found {len(frame) - 1}"
             )
-        out[:] = np.frombuffer(frame, out.dtype, out.size, 1)
+        words[:] = np.frombuffer(frame, words.dtype, words.size, 1)
     elif kind == frames.GROUPED:
-        _decode_grouped(frame, base, out, word, row, where)
+        if not combine(_residuals(frame, words.size, word, row, where), words):
+            raise BaseMismatchError(
+                f"{where}: the base's exponents are not those that this delta was made "
+                "with: the base differs from the maker's, or the delta is damaged"
+            )
     else:
         raise FormatError(f"{where}: unknown kind of frame {kind} of {len(frame)} bytes")
 
 
-def _decode_grouped(
-    frame: bytes, base: Words, out: Words, word: Word, row: int, where: str
-) -> None:
+def encode_nbytes(words: int, word: Word) -> int:
+    """Scratch space that `encode` and `decode` take in each thread, in bytes."""
+    container = kernels.residual_nbytes(word.bits // 8)
+    kmask = (1 << word.exponent_bits) - 1
+    # Residuals, as such and grouped, exponents, and what counting and coding them takes.
+    return words * (4 * container + 2 + word.bits // 8) + (
+        grouping.survey_nbytes(container, kmask) + decode_nbytes(words, word)
+    )
+
+
+def decode_nbytes(words: int, word: Word) -> int:
+    """Scratch space that `decode` keeps in each thread, in bytes."""
+    container = kernels.residual_nbytes(word.bits // 8)
+    return container * ((1 << max(words - 1, 0).bit_length()) + kernels.BLOCK)
+
+
+def _residuals(frame: bytes, words: int, word: Word, row: int, where: str) -> Residuals:
+    """Undo the coding of a frame of kind 2; valid until the next call in this thread."""
     kmask = (1 << word.exponent_bits) - 1
     parts = frames.parse(
         frame,
-        words=out.size,
+        words=words,
         shifts=_shift_limit(word),
         indices=grouping.index_count(kmask),
         where=where,
     )
-    shape = _Reduced(word, parts.shift)
-    classes = _unpack_classes(parts.rows, -(-out.size // row), where)
-    # A power of 2, which keeps every cursor in bounds whatever the base holds.
-    grouped = _scratch("grouped", 1 << (out.size - 1).bit_length(), shape.container)
+    reduced = Reduced(word, parts.shift)
+    grouped = _scratch("grouped", 1 << (words - 1).bit_length(), reduced.container)
     stops = np.cumsum(parts.count)
     for stop, count, coded in zip(
         stops.tolist(), parts.count.tolist(), parts.groups, strict=True
     ):
         _unpack(coded, grouped[stop - count : stop], where)
-    # One group at least, so that the table has somewhere to point: an empty one.
-    ends = (stops if stops.size else np.zeros(1)).astype(np.uint64)
-    cursor = (stops - parts.count if stops.size else np.zeros(1)).astype(np.uint64)
-    table = grouping.index_table(parts.last, kmask)
-    kernels.rebuilder(out.itemsize, shape.bits, word.signed_magnitude)(
-        shape.reduce(base),
-        grouped,
-        classes,
-        row,
-        table,
-        cursor,
-        *shape.exponent,
-        _scratch("block", kernels.BLOCK, shape.container),
-        out,
+    return Residuals(
+        reduced=reduced,
+        grouped=grouped,
+        count=parts.count,
+        classes=_unpack_classes(parts.rows, -(-words // row), where),
+        row=row,
+        table=grouping.index_table(parts.last, kmask),
     )
-    if not np.array_equal(cursor, ends):
-        raise BaseMismatchError(
-            f"{where}: the base's exponents are not those that this delta was made "
-            "with: the base differs from the maker's, or the delta is damaged"
-        )
-    if shape.shift:
-        np.left_shift(out, shape.shift, out=out)
 
 
 def _pack(numbers: NDArray[Any], level: int) -> bytes:
@@ -192,10 +255,11 @@ def _unpack_classes(coded: bytes, rows: int, where: str) -> NDArray[np.uint8]:
     return classes.astype(np.uint8)
 
 
-class _Reduced:
+class Reduced:
     """A word without the low zero bits of its chunk.
 
     Attributes:
+        word: layout of the whole word.
         shift: number of bits dropped.
         bits: number of bits left.
         kmask: mask of the exponent field, 0 without one.
@@ -204,6 +268,7 @@ class _Reduced:
     """
 
     def __init__(self, word: Word, shift: int) -> None:
+        self.word = word
         self.shift = shift
         self.bits = word.bits - shift
         self.kmask = (1 << word.exponent_bits) - 1
@@ -213,14 +278,9 @@ class _Reduced:
         nbytes = kernels.residual_nbytes(word.bits // 8)
         self.container: DTypeLike = np.dtype(f"u{nbytes}")
 
-    def reduce(self, base: Words) -> Words:
-        """The base's words without those bits, rounded."""
-        if not self.shift:
-            return base
-        reduced = _scratch("reduced", base.size, base.dtype)
-        reduce = kernels.reducer(base.itemsize)
-        reduce(base, self.shift, self.bits + self.shift, reduced)
-        return reduced
+    def reduce(self, words: Words, out: Words) -> None:
+        """Drop those bits, rounding; `out` may be `words`."""
+        kernels.reducer(words.itemsize)(words, self.shift, self.word.bits, out)
 
 
 def _shift_limit(word: Word) -> int:

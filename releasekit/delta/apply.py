@@ -1,8 +1,9 @@
 """Rebuild the publisher's files from a base and a delta, byte for byte.
 
-Order of work: check the delta against its digests and the base against the manifest; make
-each weight file, hashing while writing; copy the other files; commit. The small files
-come last, so that a partial folder never has a config to load it by.
+Order of work: check the base against the manifest, and that every file of the delta is
+there; make the weight files, several at once where there are threads for it, hashing while
+writing; copy the other files; commit. The small files come last, so that a partial folder
+never has a config to load it by.
 
 What an interrupted run of the same work left is kept as far as its digests are right.
 """
@@ -10,6 +11,8 @@ What an interrupted run of the same work left is kept as far as its digests are 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 from releasekit.checkpoint import open_checkpoint
@@ -17,11 +20,13 @@ from releasekit.delta.base import check_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
 from releasekit.delta.weights import finished_files, write_weights
+from releasekit.device.choose import AUTO, Engine, engines, explain
 from releasekit.errors import IntegrityError
 from releasekit.manifest import TARGET_FOLDER, FileEntry
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
-from releasekit.pipeline import Workers, memory_nbytes
+from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
+from releasekit.resources import DEFAULT_MAX_MEMORY, Resources, share_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +38,9 @@ class ApplyPlan:
         base_nbytes: bytes read from the base.
         delta_nbytes: bytes read from the release.
         write_nbytes: bytes written, which is the disk space needed.
-        memory_nbytes: bytes of buffers while running, about.
+        memory_nbytes: host memory used at most while running, all in all.
+        threads: threads that do the work.
+        device: what adds the residuals, and why.
         free_nbytes: disk space that is free where the output would lie.
     """
 
@@ -42,6 +49,8 @@ class ApplyPlan:
     delta_nbytes: int
     write_nbytes: int
     memory_nbytes: int
+    threads: int
+    device: str
     free_nbytes: int
 
 
@@ -56,6 +65,7 @@ class ApplyResult:
         files: SHA-256 of each file by path.
         nbytes: total size.
         kept: files that an earlier, interrupted run had finished.
+        device: what added the residuals, and why.
     """
 
     out: Path
@@ -64,6 +74,7 @@ class ApplyResult:
     files: dict[str, str]
     nbytes: int
     kept: tuple[str, ...]
+    device: str
 
 
 def plan_apply(
@@ -72,7 +83,9 @@ def plan_apply(
     out: str | Path,
     *,
     force: bool = False,
+    device: str = AUTO,
     threads: int | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
 ) -> ApplyPlan:
     """Check that `apply_delta` would start with these arguments, and say what it takes.
 
@@ -82,14 +95,18 @@ def plan_apply(
     with Release.open(Path(delta)) as release, open_checkpoint(base) as checkpoint:
         manifest = release.manifest
         check_base(manifest, checkpoint)
+        release.check_files()
         predictors = [p for n in manifest.target if (p := manifest.predictor(n))]
-        chunk = max((release.chunking(n).chunk_nbytes for n in manifest.target), default=0)
+        rebuild = Rebuild(release, checkpoint)
+        resources = _resources(rebuild, engines(device), threads, max_memory)
         return ApplyPlan(
             files={path: entry.size for path, entry in manifest.rebuilt.items()},
             base_nbytes=sum(spec.nbytes for spec in predictors),
             delta_nbytes=sum(entry.size for entry in manifest.stored.values()),
             write_nbytes=manifest.rebuilt_nbytes,
-            memory_nbytes=memory_nbytes(chunk, threads),
+            memory_nbytes=resources.memory_nbytes,
+            threads=resources.threads,
+            device=explain(device),
             free_nbytes=free_nbytes(Path(out)),
         )
 
@@ -100,7 +117,9 @@ def apply_delta(
     out: str | Path,
     *,
     force: bool = False,
+    device: str = AUTO,
     threads: int | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
     progress: ProgressCallback | None = None,
 ) -> ApplyResult:
     """Rebuild the release in `delta` on top of `base`, as a new folder `out`.
@@ -110,43 +129,54 @@ def apply_delta(
         delta: folder of the release.
         out: folder to make; appears complete and verified, or not at all.
         force: replace `out` if it exists.
+        device: what adds the residuals: `auto`, `cpu`, `cuda`, `cuda:N`, `cuda:all` (file
+            by file in turn) or `mps`. The result is the same.
         threads: worker threads; by default one a processor.
+        max_memory: bytes of host memory to use at most; fewer threads are used if need be.
         progress: called with the state of each stage.
 
     Raises:
-        UsageError: if a path is wrong or `out` exists.
+        UsageError: if a path is wrong, `out` exists, there is no such device, or
+            `max_memory` is too little.
         FormatError: if an input is malformed.
         BaseMismatchError: if `base` is not the base of this delta.
         IntegrityError: if the release is damaged.
         OSError: if the system fails; the work can be continued by the same call.
     """
     out = Path(out)
-    with (
-        Release.open(Path(delta)) as release,
-        open_checkpoint(base) as checkpoint,
-        OutputFolder(
-            out,
-            key=f"apply {release.key}",
-            force=force,
-            inputs=(Path(base), Path(delta)),
-        ) as folder,
-        Workers(threads) as workers,
-    ):
+    check_output(out, force=force, inputs=(Path(base), Path(delta)))
+    with Release.open(Path(delta)) as release, open_checkpoint(base) as checkpoint:
         manifest = release.manifest
         check_base(manifest, checkpoint)
-        release.check_files(workers, progress)
-        require_space(folder.partial, manifest.rebuilt_nbytes - folder.used_nbytes())
-        kept = finished_files(folder, manifest, workers, progress)
-        stage = Stage(progress, "rebuild", manifest.rebuilt_nbytes)
-        stage.advance(sum(manifest.rebuilt[path].size for path in kept))
-        rebuild = Rebuild(release, checkpoint)
-        for entry in manifest.weights:
-            if entry.file.path not in kept:
-                write_weights(folder, entry, rebuild, workers, stage)
-        for file in manifest.files:
-            _copy(folder, release.folder / TARGET_FOLDER / file.path, file, stage)
-        folder.keep_only(manifest.rebuilt)
-        folder.commit()
+        release.check_files()
+        chosen = engines(device)
+        rebuilds = [Rebuild(release, checkpoint, engine.combine) for engine in chosen]
+        resources = _resources(rebuilds[0], chosen, threads, max_memory)
+        with (
+            OutputFolder(
+                out,
+                key=f"apply {release.key}",
+                force=force,
+                inputs=(Path(base), Path(delta)),
+            ) as folder,
+            Workers(resources.threads) as workers,
+        ):
+            sizes = [entry.size for entry in manifest.rebuilt.values()]
+            require_space(folder.partial, sizes, folder.used_nbytes())
+            kept = finished_files(folder, manifest, workers, progress)
+            stage = Stage(progress, "rebuild", manifest.rebuilt_nbytes)
+            stage.advance(sum(manifest.rebuilt[path].size for path in kept))
+            buffers = resources.buffers(chosen[0].allocate)
+            todo = [entry for entry in manifest.weights if entry.file.path not in kept]
+            jobs = [
+                partial(write_weights, folder, entry, rebuild, workers, buffers, stage)
+                for entry, rebuild in zip(todo, cycle(rebuilds), strict=False)
+            ]
+            workers.in_lanes(jobs, resources.lanes)
+            for file in manifest.files:
+                _copy(folder, release.folder / TARGET_FOLDER / file.path, file, stage)
+            folder.keep_only(manifest.rebuilt)
+            folder.commit()
         return ApplyResult(
             out=out,
             name=manifest.name,
@@ -154,7 +184,21 @@ def apply_delta(
             files={path: entry.sha256 for path, entry in manifest.rebuilt.items()},
             nbytes=manifest.rebuilt_nbytes,
             kept=tuple(kept),
+            device=explain(device),
         )
+
+
+def _resources(
+    rebuild: Rebuild, chosen: list[Engine], threads: int | None, max_memory: int
+) -> Resources:
+    manifest = rebuild.manifest
+    return share_out(
+        rebuild.need(manifest.target),
+        files=len(manifest.weights),
+        threads=threads,
+        max_memory=max_memory,
+        extra=max(engine.host_nbytes for engine in chosen),
+    )
 
 
 def _copy(folder: OutputFolder, source: Path, entry: FileEntry, stage: Stage) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from releasekit.checkpoint import Checkpoint
-from releasekit.delta.rebuild import hash_tensor
+from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.errors import BaseMismatchError
 from releasekit.manifest import Manifest
 from releasekit.names import shown

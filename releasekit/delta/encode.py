@@ -2,7 +2,10 @@
 
 The pass reads each tensor of base and target once, and takes from it all that the release
 needs: frames, the digests of both tensors, the file's digest, and how much was unchanged.
-A tensor that an interrupted run had coded is only read and hashed.
+Each frame is decoded again where it was made, as a user will, and compared with the target
+word for word while all is still in the cache: a proof of the round trip for a fraction of
+what a second pass would cost. A tensor that an interrupted run had coded is only read and
+hashed.
 """
 
 from __future__ import annotations
@@ -14,19 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.checkpoint import Checkpoint
+from releasekit.checkpoint.hashing import hash_from, hash_tensor
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint, WeightFile
 from releasekit.codec import Ulp, ulp
 from releasekit.codec.chunks import Chunking
 from releasekit.delta.journal import Coded, Journal
 from releasekit.delta.plan import choose_op
 from releasekit.delta.predict import Predictor, as_words
-from releasekit.delta.rebuild import hash_from, hash_tensor
 from releasekit.delta.shards import ShardWriter
 from releasekit.digest import blake3, sha256
+from releasekit.errors import IntegrityError
 from releasekit.manifest import FileEntry, WeightEntry
+from releasekit.names import shown
 from releasekit.operations import BaseTensor, Op, Operation
-from releasekit.pipeline import Workers
+from releasekit.pipeline import Buffers, Workers
 from releasekit.progress import ProgressCallback, Stage
+from releasekit.resources import Need
 from releasekit.tensors import TensorSpec
 
 
@@ -47,10 +53,6 @@ class _Job:
     def coded(self) -> bool:
         """Whether chunks are coded, rather than only read."""
         return self.known is None and self.op is not Op.ALIAS
-
-    @property
-    def buffer_nbytes(self) -> int:
-        return self.chunking.chunk_nbytes + self.predictor.buffer_nbytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ class Encoder:
     Attributes:
         operations: each finished target tensor's operation.
         base: digests of the base's tensors that were read on the way.
+        payloads: BLAKE3 of each payload.
         kept: number of tensors that an earlier run had coded.
         unchanged: number of words that equal the base's prediction.
         words: number of words that have a base.
@@ -86,9 +89,11 @@ class Encoder:
         codec: Ulp,
         shards: ShardWriter,
         journal: Journal,
+        combine: ulp.Combine = ulp.combine,
     ) -> None:
         self.operations: dict[str, Operation] = {}
         self.base: dict[str, BaseTensor] = {}
+        self.payloads: dict[str, str] = {}
         self.kept = 0
         self.unchanged = 0
         self.words = 0
@@ -98,18 +103,20 @@ class Encoder:
         self._codec = codec
         self._shards = shards
         self._journal = journal
+        self._combine = combine
 
-    def file(self, file: WeightFile, workers: Workers, stage: Stage) -> WeightEntry:
+    def file(
+        self, file: WeightFile, workers: Workers, buffers: Buffers, stage: Stage
+    ) -> WeightEntry:
         """Code all tensors of one target file."""
         jobs = [self._job(placed.spec) for placed in file.layout.tensors]
         items = ((job, index) for job in jobs for index in range(job.chunking.count))
         hasher = sha256(file.layout.prefix)
-        buffer = max((job.buffer_nbytes for job in jobs), default=0)
-        with closing(workers.in_order(self._code, items, buffer)) as coded:
+        with closing(workers.in_order(self._code, items, buffers)) as coded:
             for job in jobs:
                 target, base, unchanged = blake3(), blake3(), 0
                 if job.coded:
-                    self._shards.begin(job.spec.name, job.chunking.count)
+                    self._shards.begin(job.spec.name)
                 for _ in range(job.chunking.count):
                     _, chunk = next(coded)
                     hasher.update(chunk.target.data)
@@ -135,36 +142,43 @@ class Encoder:
         return _Job(
             spec=spec,
             op=op,
-            predictor=Predictor(
-                base=self._base,
-                source=source if op in (Op.DELTA, Op.RESIZE) else None,
-                target=spec,
-                chunking=Chunking.of(spec, self._codec.chunk),
-            ),
+            predictor=_predictor(self._base, spec, op, self._codec),
             known=self._journal.tensors.get(spec.name),
         )
 
     def _code(self, item: tuple[_Job, int], buffer: NDArray[np.uint8]) -> _Chunk:
         job, index = item
+        chunk = job.chunking.chunk_nbytes
         start, nbytes = job.chunking.span(index)
-        target, rest = buffer[:nbytes], buffer[job.chunking.chunk_nbytes :]
+        target, predicted, proof = (buffer[i * chunk :][:nbytes] for i in range(3))
         self._target.read(job.spec.name, start, target)
-        predicted, base = job.predictor.read(index, rest)
+        base = job.predictor.read(index, predicted, buffer[3 * chunk :])
         if not job.coded:
             return _Chunk(frame=b"", target=target, base=base, unchanged=0)
-        words = as_words(target, job.chunking.word)
-        frame = ulp.encode(
-            predicted,
-            words,
-            word=job.chunking.word,
-            row=job.chunking.row,
-            level=self._codec.level,
+        word = job.chunking.word
+        words, known = as_words(target, word), as_words(predicted, word)
+        row = job.chunking.row
+        frame = ulp.encode(known, words, word=word, row=row, level=self._codec.level)
+        proof[:] = predicted
+        where = f"tensor {shown(job.spec.name)}[{index}]"
+        ulp.decode(
+            frame,
+            as_words(proof, word),
+            word=word,
+            row=row,
+            where=where,
+            combine=self._combine,
         )
+        if not np.array_equal(proof, target):
+            raise IntegrityError(
+                f"{where}: what was coded decodes to something else: this machine's memory "
+                "fails, or releasekit has a defect; try again, and report it if it persists"
+            )
         return _Chunk(
             frame=frame,
             target=target,
             base=base,
-            unchanged=int(np.count_nonzero(predicted == words)),
+            unchanged=int(np.count_nonzero(known == words)),
         )
 
     def _base_digest(self, job: _Job, hasher: blake3) -> str | None:
@@ -188,6 +202,8 @@ class Encoder:
             raise StaleJournalError(job.spec.name)
         elif coded.payload is not None:
             self._shards.keep(coded)
+        if coded.payload is not None:
+            self.payloads[coded.name] = coded.payload
         self.kept += job.known is not None
         self.unchanged += coded.unchanged
         self.words += coded.words
@@ -216,6 +232,31 @@ class Encoder:
         )
 
 
+def _predictor(base: Checkpoint, spec: TensorSpec, op: Op, codec: Ulp) -> Predictor:
+    return Predictor(
+        base=base,
+        source=base.specs[spec.name] if op in (Op.DELTA, Op.RESIZE) else None,
+        target=spec,
+        chunking=Chunking.of(spec, codec.chunk),
+    )
+
+
+def need(base: Checkpoint, target: Checkpoint, codec: Ulp) -> Need:
+    """Memory that the largest chunk of a target needs."""
+    found = Need(buffer=0, scratch=0)
+    for spec in target.specs.values():
+        op = choose_op(base.specs.get(spec.name), spec)
+        predictor = _predictor(base, spec, op, codec)
+        chunk, word = predictor.chunking.chunk_nbytes, predictor.chunking.word
+        words = chunk * 8 // word.bits
+        # Target, prediction, proof; what is cast; frames as parts and as a whole.
+        found |= Need(
+            buffer=3 * chunk + predictor.spare_nbytes,
+            scratch=2 * chunk + ulp.encode_nbytes(words, word),
+        )
+    return found
+
+
 def hash_base(
     base: Checkpoint,
     names: list[str],
@@ -227,7 +268,7 @@ def hash_base(
         return {}
     stage = Stage(progress, "hash base", sum(base.specs[name].nbytes for name in names))
     tensors = {}
-    hashed = workers.in_order(lambda name, _: hash_tensor(base, name), names, 0)
+    hashed = workers.in_order(lambda name, _: hash_tensor(base, name), names)
     for name, digest in hashed:
         tensors[name] = BaseTensor(spec=base.specs[name], digest=digest)
         stage.advance(base.specs[name].nbytes)

@@ -1,16 +1,17 @@
 """Make a release from a base and a target, and prove that it rebuilds.
 
 Order of work: list the target's files and plan each tensor's operation; encode in one
-streaming pass; hash what of the base was not read; write the manifest and the small
-files; open the result as a user would, rebuild all of it in memory and compare digests.
-Only then does the release get its name. What an interrupted run had coded is kept.
+streaming pass, which decodes each chunk again; hash what of the base was not read; write
+the manifest and the small files; open the result as a user would, and check that its
+payloads, read back, are those that were proved. Only then does the release get its name.
+What an interrupted run had coded is kept.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,15 +22,15 @@ from releasekit import sums
 from releasekit.checkpoint import Checkpoint, open_checkpoint
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.codec import Ulp
-from releasekit.delta.encode import Encoder, StaleJournalError, hash_base
+from releasekit.delta.encode import Encoder, StaleJournalError, hash_base, need
 from releasekit.delta.journal import Journal
 from releasekit.delta.plan import find_aliases
 from releasekit.delta.release import Release
 from releasekit.delta.shards import ShardWriter
 from releasekit.delta.source import TargetFiles, list_target
-from releasekit.delta.weights import prove
+from releasekit.device.choose import AUTO, Engine, engines, explain
 from releasekit.digest import sha256_hex
-from releasekit.errors import UsageError
+from releasekit.errors import IntegrityError, UsageError
 from releasekit.manifest import (
     LOADER_STOP,
     MANIFEST,
@@ -39,10 +40,12 @@ from releasekit.manifest import (
     FileEntry,
     Manifest,
 )
+from releasekit.names import shown
 from releasekit.operations import count_operations
 from releasekit.output import OutputFolder, require_space
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
+from releasekit.resources import DEFAULT_MAX_MEMORY, Resources, share_out
 
 #: Size at which a payload shard is closed, in bytes: what one failed upload may cost.
 DEFAULT_SHARD_NBYTES: Final = 2_000_000_000
@@ -65,6 +68,7 @@ class MakeResult:
             are none.
         kept: number of tensors that an earlier, interrupted run had coded.
         excluded: files of the target that were left out.
+        device: what proved the chunks, and why.
         seconds: time it took.
     """
 
@@ -78,6 +82,7 @@ class MakeResult:
     unchanged: float | None
     kept: int
     excluded: tuple[str, ...]
+    device: str
     seconds: float
 
     @property
@@ -101,7 +106,9 @@ def make_delta(
     exclude: Sequence[str] = (),
     codec: Ulp | None = None,
     force: bool = False,
+    device: str = AUTO,
     threads: int | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
     progress: ProgressCallback | None = None,
 ) -> MakeResult:
     """Release `target` as a delta on `base`, in a new folder `out`.
@@ -116,12 +123,14 @@ def make_delta(
         exclude: patterns of files in the target folder to leave out.
         codec: parameters of the codec.
         force: replace `out` if it exists.
+        device: what proves the chunks, as in `apply_delta`; coding is the processor's work.
         threads: worker threads; by default one a processor.
+        max_memory: bytes of host memory to use at most; fewer threads are used if need be.
         progress: called with the state of each stage.
 
     Raises:
-        UsageError: if a path is wrong, `out` exists, or the target holds weights that
-            belong to no checkpoint.
+        UsageError: if a path is wrong, `out` exists, the target holds weights that belong
+            to no checkpoint, there is no such device, or `max_memory` is too little.
         FormatError: if an input is malformed.
         IntegrityError: if the result does not rebuild the target.
         OSError: if the system fails.
@@ -134,31 +143,38 @@ def make_delta(
     with (
         SafetensorsCheckpoint.open(listed.found) as target_checkpoint,
         open_checkpoint(base) as base_checkpoint,
-        Workers(threads) as workers,
     ):
         if not target_checkpoint.specs:
             raise UsageError(f"{target}: holds no tensors; there is nothing to release")
+        codec = codec or Ulp()
+        engine = engines(device)[0]
+        resources = share_out(
+            need(base_checkpoint, target_checkpoint, codec),
+            threads=threads,
+            max_memory=max_memory,
+            extra=engine.host_nbytes,
+        )
         maker = _Maker(
             base=base_checkpoint,
             target=target_checkpoint,
             listed=listed,
             name=name or _default_name(target),
-            codec=codec or Ulp(),
+            codec=codec,
             shard_nbytes=shard_nbytes,
-            workers=workers,
+            engine=engine,
+            resources=resources,
             progress=progress,
         )
         key = maker.key()
         with OutputFolder(out, key=key, force=force, inputs=(base, target)) as folder:
-            require_space(folder.partial, maker.space_nbytes(folder))
+            require_space(folder.partial, [maker.space_nbytes(folder)])
             try:
                 manifest, encoder = maker.encode(folder)
             except StaleJournalError:
                 folder.restart()
                 manifest, encoder = maker.encode(folder)
             published = _write_small_files(folder, manifest)
-            with Release.open(folder.path("")) as release:
-                prove(release, base_checkpoint, workers, progress)
+            maker.read_back(folder, encoder.payloads)
             folder.commit()
     operations = {name: made.op.value for name, made in manifest.operations.items()}
     return MakeResult(
@@ -172,6 +188,7 @@ def make_delta(
         unchanged=encoder.unchanged / encoder.words if encoder.words else None,
         kept=encoder.kept,
         excluded=listed.excluded,
+        device=explain(device),
         seconds=time.monotonic() - started,
     )
 
@@ -191,7 +208,8 @@ class _Maker:
     name: str
     codec: Ulp
     shard_nbytes: int
-    workers: Workers
+    engine: Engine
+    resources: Resources
     progress: ProgressCallback | None
 
     def key(self) -> str:
@@ -224,14 +242,26 @@ class _Maker:
             ShardWriter(folder, self.shard_nbytes, journal) as shards,
         ):
             aliases = find_aliases(self.base, self.target)
-            encoder = Encoder(self.base, self.target, aliases, self.codec, shards, journal)
+            encoder = Encoder(
+                self.base,
+                self.target,
+                aliases,
+                self.codec,
+                shards,
+                journal,
+                self.engine.combine,
+            )
+            buffers = self.resources.buffers(self.engine.allocate)
             total = sum(spec.nbytes for spec in self.target.specs.values())
             stage = Stage(self.progress, "encode", total)
-            files = self.target.files
-            weights = tuple(encoder.file(file, self.workers, stage) for file in files)
-            entries = shards.close()
-        unread = [tensor for tensor in self.base.specs if tensor not in encoder.base]
-        base = encoder.base | hash_base(self.base, unread, self.workers, self.progress)
+            with Workers(self.resources.threads) as workers:
+                weights = tuple(
+                    encoder.file(file, workers, buffers, stage)
+                    for file in self.target.files
+                )
+                entries = shards.close()
+                unread = [name for name in self.base.specs if name not in encoder.base]
+                base = encoder.base | hash_base(self.base, unread, workers, self.progress)
         root = self.listed.found.root
         manifest = Manifest(
             name=self.name,
@@ -244,6 +274,23 @@ class _Maker:
             shards=entries,
         )
         return manifest, encoder
+
+    def read_back(self, folder: OutputFolder, payloads: Mapping[str, str]) -> None:
+        """Open the release as a user would; its payloads must be those that were proved.
+
+        Raises:
+            IntegrityError: if the disk gave back something else.
+        """
+        with (
+            Release.open(folder.path("")) as release,
+            Workers(self.resources.threads) as workers,
+        ):
+            for name, found in release.hash_payloads(payloads, workers, self.progress):
+                if found != payloads[name]:
+                    raise IntegrityError(
+                        f"{folder.partial}: payload {shown(name)}: reads back as something "
+                        "else than was written: the disk fails; choose an --out on another"
+                    )
 
 
 def _made_with() -> str:

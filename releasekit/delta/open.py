@@ -1,56 +1,28 @@
 """Rebuild a release into memory as torch tensors, without writing the model to disk.
 
-Every tensor is checked against its digest before it is handed over. torch is imported
-only here, and only when a tensor is asked for.
+Chunks are made in the tensors' own memory, or on the device where they are to be, and
+every tensor is checked against its digest before it is handed over. torch is imported only
+here and under `device`, and only when a tensor is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from releasekit.checkpoint import open_checkpoint
 from releasekit.delta.base import check_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
-from releasekit.errors import UsageError
 from releasekit.manifest import Manifest
-from releasekit.names import shown
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.tensors import TensorSpec
+from releasekit.resources import DEFAULT_MAX_MEMORY, share_out
 
 if TYPE_CHECKING:
     import torch
-
-#: torch's names of the dtypes, where it has one. F4 is stored two values an element.
-_TORCH_DTYPES = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E8M0": "float8_e8m0fnu",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "I16": "int16",
-    "U16": "uint16",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I32": "int32",
-    "U32": "uint32",
-    "F32": "float32",
-    "C64": "complex64",
-    "F64": "float64",
-    "I64": "int64",
-    "U64": "uint64",
-    "F4": "float4_e2m1fn_x2",
-}
 
 
 class OpenDelta:
@@ -61,11 +33,17 @@ class OpenDelta:
     """
 
     def __init__(
-        self, release: Release, rebuild: Rebuild, workers: Workers, kept: ExitStack
+        self,
+        release: Release,
+        rebuild: Rebuild,
+        threads: int | None,
+        max_memory: int,
+        kept: ExitStack,
     ) -> None:
         self.manifest: Manifest = release.manifest
         self._rebuild = rebuild
-        self._workers = workers
+        self._threads = threads
+        self._max_memory = max_memory
         self._kept = kept
 
     def keys(self) -> list[str]:
@@ -76,46 +54,52 @@ class OpenDelta:
         self,
         names: Iterable[str] | None = None,
         *,
+        device: str | torch.device = "cpu",
         progress: ProgressCallback | None = None,
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Rebuild tensors one after another.
 
+        The following ones are worked on while the caller uses one.
+
         Args:
             names: which ones, in which order; by default all.
+            device: where the tensors are to be, as torch names it.
             progress: called with the bytes made so far.
 
         Yields:
-            Name and tensor, on the CPU, with the target's dtype and shape. It is the
-            caller's own: nothing else refers to its memory.
+            Name and tensor, with the target's dtype and shape. It is the caller's own:
+            nothing else refers to its memory.
 
         Raises:
             KeyError: if the target has no tensor of a given name.
-            UsageError: if torch has no dtype for a tensor.
+            UsageError: if torch has no dtype for a tensor, or no such device.
             BaseMismatchError, FormatError, IntegrityError: as `apply_delta` does.
         """
+        from releasekit.device.tensors import TensorSink, empty, usable
+
         specs = self.manifest.target
         wanted = [specs[name] for name in (specs if names is None else names)]
+        place = usable(device)
         stage = Stage(progress, "rebuild", sum(spec.nbytes for spec in wanted))
-        made: dict[str, tuple[torch.Tensor, NDArray[np.uint8]]] = {}
-
-        def consume(name: str, start: int, data: NDArray[np.uint8]) -> None:
-            if start == 0:
-                made[name] = _empty(specs[name])
-            made[name][1][start : start + data.size] = data
-            stage.advance(data.size)
-
+        sink = TensorSink(place, stage, lambda name: empty(specs[name], place))
+        rebuild = self._rebuild.combining(sink.combine) if sink.combine else self._rebuild
         order = [spec.name for spec in wanted]
-        with closing(self._rebuild.tensors(order, self._workers, consume)) as finished:
-            for name in finished:
-                if name not in made:  # an empty tensor has no chunks
-                    made[name] = _empty(specs[name])
-                yield name, made.pop(name)[0]
+        resources = share_out(
+            rebuild.need(order), threads=self._threads, max_memory=self._max_memory
+        )
+        with Workers(resources.threads) as workers:
+            buffers = resources.buffers(sink.allocate)
+            for name in rebuild.tensors(order, workers, buffers, sink):
+                yield name, sink.finished(name)
 
     def state_dict(
-        self, *, progress: ProgressCallback | None = None
+        self,
+        *,
+        device: str | torch.device = "cpu",
+        progress: ProgressCallback | None = None,
     ) -> dict[str, torch.Tensor]:
         """All tensors by name; raises as `tensors` does."""
-        return dict(self.tensors(progress=progress))
+        return dict(self.tensors(device=device, progress=progress))
 
     def close(self) -> None:
         """Close the files."""
@@ -129,7 +113,11 @@ class OpenDelta:
 
 
 def open_delta(
-    delta: str | Path, base: str | Path, *, threads: int | None = None
+    delta: str | Path,
+    base: str | Path,
+    *,
+    threads: int | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
 ) -> OpenDelta:
     """Open the release in `delta` on top of `base`, to rebuild it into memory.
 
@@ -137,6 +125,7 @@ def open_delta(
         delta: folder of the release.
         base: file or folder of the base checkpoint.
         threads: worker threads; by default one a processor.
+        max_memory: bytes of host memory to use at most, beyond the tensors themselves.
 
     Raises:
         UsageError: if a path is wrong.
@@ -147,24 +136,6 @@ def open_delta(
     with ExitStack() as stack:
         release = stack.enter_context(Release.open(Path(delta)))
         checkpoint = stack.enter_context(open_checkpoint(base))
-        workers = stack.enter_context(Workers(threads))
         check_base(release.manifest, checkpoint)
-        return OpenDelta(release, Rebuild(release, checkpoint), workers, stack.pop_all())
-
-
-def _empty(spec: TensorSpec) -> tuple[torch.Tensor, NDArray[np.uint8]]:
-    """A new tensor, and its memory as bytes."""
-    import torch
-
-    dtype = getattr(torch, _TORCH_DTYPES.get(spec.dtype.label, ""), None)
-    if dtype is None:
-        raise UsageError(
-            f"tensor {shown(spec.name)}: torch has no dtype for {spec.dtype.label}; "
-            "rebuild to files with apply-delta instead"
-        )
-    shape = spec.shape
-    if spec.dtype.label == "F4":
-        shape = (*shape[:-1], shape[-1] // 2)
-    # Of bytes first: numpy has no view of most of these dtypes.
-    data = torch.empty(spec.nbytes, dtype=torch.uint8)
-    return data.view(dtype).reshape(shape), data.numpy()
+        rebuild = Rebuild(release, checkpoint)
+        return OpenDelta(release, rebuild, threads, max_memory, stack.pop_all())

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from releasekit.checkpoint import Checkpoint
-from releasekit.delta.rebuild import hash_tensor
+from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.digest import blake3
 from releasekit.operations import Op, fits
 from releasekit.tensors import TensorSpec

@@ -43,10 +43,9 @@ class Predictor:
     chunking: Chunking
 
     @property
-    def buffer_nbytes(self) -> int:
-        """Size of the buffer that `read` needs: a chunk, twice if it is cast."""
-        chunk = self.chunking.chunk_nbytes
-        return chunk + (self._source_nbytes(chunk) if self._casts else 0)
+    def spare_nbytes(self) -> int:
+        """Size of the spare space that `read` needs: none, unless it casts."""
+        return self._source_nbytes(self.chunking.chunk_nbytes) if self._casts else 0
 
     @property
     def shared_nbytes(self) -> int:
@@ -56,39 +55,35 @@ class Predictor:
         return min(self.source.nbytes, self._source_nbytes(self.target.nbytes))
 
     def read(
-        self, index: int, buffer: NDArray[np.uint8]
-    ) -> tuple[Words, NDArray[np.uint8]]:
+        self, index: int, out: NDArray[np.uint8], spare: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
         """Predict a chunk.
 
         Args:
             index: which chunk.
-            buffer: at least `buffer_nbytes` bytes, reused for the result.
+            out: filled with the predicted words; as many bytes as the chunk has.
+            spare: at least `spare_nbytes` bytes.
 
         Returns:
-            (n,) predicted words, and the bytes of the base that were read for them; both
-            are views of `buffer`.
+            The bytes of the base that were read, a view of `out` or of `spare`.
         """
         start, nbytes = self.chunking.span(index)
-        predicted = buffer[:nbytes]
-        words = as_words(predicted, self.chunking.word)
         if self.source is None:
-            predicted[:] = 0
-            return words, predicted[:0]
+            out[:] = 0
+            return out[:0]
         at = self._source_nbytes(start)
         shared = max(min(self.source.nbytes - at, self._source_nbytes(nbytes)), 0)
-        if not self._casts:
-            raw = predicted[:shared]
-            if shared:
-                self.base.read(self.source.name, at, raw)
-            predicted[shared:] = 0
-            return words, raw
-        raw = buffer[nbytes : nbytes + shared]
+        raw = (spare if self._casts else out)[:shared]
         if shared:
             self.base.read(self.source.name, at, raw)
-        known = as_words(raw, self.source.dtype.word)
-        cast(known, self.source.dtype, self.target.dtype, words[: known.size])
-        words[known.size :] = 0
-        return words, raw
+        known = shared
+        if self._casts:
+            words = as_words(out, self.chunking.word)
+            values = as_words(raw, self.source.dtype.word)
+            cast(values, self.source.dtype, self.target.dtype, words[: values.size])
+            known = values.size * self.chunking.word_nbytes
+        out[known:] = 0
+        return raw
 
     @property
     def _casts(self) -> bool:

@@ -1,39 +1,56 @@
 """Rebuild the target, chunk by chunk, from base and release: the one decode path.
 
-`apply`, the proof at the end of `make`, and `open_delta` all come through here. Each chunk
-is made in a worker thread; in order, it then runs through the digest of its tensor, and
+`apply` and `open_delta` come through here. Each chunk is made in a worker thread, in the
+place that its `Sink` chooses; in order, it then runs through the digest of its tensor, and
 the first tensor that is wrong stops the work, with whose fault it is.
+
+The release's own files are not hashed beforehand: the digests of what is rebuilt say more,
+and reading the release twice would cost a tenth of the time. They are hashed only to name
+the file that is to be downloaded again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final
+from functools import reduce
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.checkpoint import Checkpoint
+from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.codec import ulp
 from releasekit.codec.chunks import Chunking
 from releasekit.delta.predict import Predictor, as_words
 from releasekit.delta.release import Release
 from releasekit.digest import blake3
-from releasekit.errors import BaseMismatchError, IntegrityError, ReleaseKitError
+from releasekit.errors import (
+    BaseMismatchError,
+    FormatError,
+    IntegrityError,
+    ReleaseKitError,
+)
 from releasekit.names import shown
-from releasekit.pipeline import Workers
-
-_READ: Final = 1 << 22  # bytes at once where a whole tensor is hashed
-
-#: Takes a tensor's name, the first byte of a chunk in it, and the chunk's bytes, which are
-#: valid during the call.
-Consume = Callable[[str, int, NDArray[np.uint8]], None]
+from releasekit.pipeline import PAGE, Buffers, Workers
+from releasekit.resources import Need
 
 
-def _nowhere(name: str, start: int, data: NDArray[np.uint8]) -> None:
-    pass
+class Sink(Protocol):
+    """Where chunks go; each is `data`, the bytes of tensor `name` from `start` on."""
+
+    def room(
+        self, name: str, start: int, nbytes: int, spare: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Memory of `nbytes` to make a chunk in: of `spare`, a page larger, or its own."""
+
+    def place(self, name: str, start: int, data: NDArray[np.uint8]) -> None:
+        """Called in a worker thread once a chunk is made, before any digest is known."""
+
+    def consume(self, name: str, start: int, data: NDArray[np.uint8]) -> None:
+        """Called with the chunks in order, in the thread that drives the rebuild."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +70,30 @@ class Source:
 class Rebuild:
     """The target's tensors, made from a release and a base."""
 
-    def __init__(self, release: Release, base: Checkpoint) -> None:
+    def __init__(
+        self, release: Release, base: Checkpoint, combine: ulp.Combine = ulp.combine
+    ) -> None:
         self._release = release
         self._base = base
+        self._combine = combine
         self.manifest = release.manifest
+
+    def combining(self, combine: ulp.Combine) -> Rebuild:
+        """The same, with residuals added by something else."""
+        return Rebuild(self._release, self._base, combine)
+
+    def need(self, names: Iterable[str]) -> Need:
+        """Memory that the largest chunk of the named tensors needs."""
+        nothing = Need(buffer=0, scratch=0)
+        return reduce(Need.__or__, (self._need(n) for n in names), nothing)
+
+    def _need(self, name: str) -> Need:
+        predictor = self._predictor(name)
+        chunk = predictor.chunking.chunk_nbytes
+        words = chunk // predictor.chunking.word_nbytes
+        # The payload is read, its groups are cut out of it, and decoded.
+        scratch = 2 * chunk + ulp.decode_nbytes(words, predictor.chunking.word)
+        return Need(buffer=chunk + PAGE + predictor.spare_nbytes, scratch=scratch)
 
     def _maker(self, name: str) -> str:
         """Whose operation makes a tensor: an alias is made anew, as its source is."""
@@ -81,63 +118,58 @@ class Rebuild:
         )
 
     def _chunk(
-        self, source: Source, index: int, buffer: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """Make one chunk in `buffer`; returns the part of it that holds the result."""
-        _, nbytes = source.chunking.span(index)
-        split = source.predictor.buffer_nbytes
-        predicted, _ = source.predictor.read(index, buffer[:split])
+        self, source: Source, index: int, out: NDArray[np.uint8], spare: NDArray[np.uint8]
+    ) -> None:
+        """Make one chunk in `out`."""
+        source.predictor.read(index, out, spare)
         if source.payload is None:
-            return buffer[:nbytes]
-        out = buffer[split : split + nbytes]
+            return
         ulp.decode(
             self._release.payload(
                 source.payload, source.frames[index], source.frames[index + 1]
             ),
-            predicted,
             as_words(out, source.chunking.word),
             word=source.chunking.word,
             row=source.chunking.row,
             where=f"{self._release.folder}: payload {shown(source.payload)}[{index}]",
+            combine=self._combine,
         )
-        return out
 
     def tensors(
-        self,
-        names: Iterable[str],
-        workers: Workers,
-        consume: Consume,
-        place: Consume = _nowhere,
+        self, names: Iterable[str], workers: Workers, buffers: Buffers, sink: Sink
     ) -> Generator[str]:
         """Make the named tensors in order, checked.
 
         Args:
             names: target tensors.
             workers: where chunks are made.
-            consume: called in order with each chunk, in the caller's thread.
-            place: called with each chunk as soon as it is made, in a worker thread; the
-                tensor's digest is not yet known to be right.
+            buffers: large enough for what `need` says of these tensors.
+            sink: where they go.
 
         Yields:
             Each name once its tensor is complete and its digest right.
 
         Raises:
             BaseMismatchError: if the base is not the one the delta was made with.
-            IntegrityError: if the result is wrong although base and delta are right.
+            IntegrityError: if the release is damaged, or the result wrong although base
+                and delta are right.
             FormatError: if a payload is malformed.
         """
         predictors = [self._predictor(name) for name in names]
-        buffer = max(
-            (p.buffer_nbytes + p.chunking.chunk_nbytes for p in predictors), default=0
-        )
 
         def make(item: tuple[Source, int], space: NDArray[np.uint8]) -> NDArray[np.uint8]:
             source, index = item
-            data = self._chunk(source, index, space)
-            place(source.predictor.target.name, source.chunking.span(index)[0], data)
+            name, (start, nbytes) = (
+                source.predictor.target.name,
+                source.chunking.span(index),
+            )
+            split = source.chunking.chunk_nbytes + PAGE
+            data = sink.room(name, start, nbytes, space[:split])
+            self._chunk(source, index, data, space[split:])
+            sink.place(name, start, data)
             return data
 
-        made = workers.in_order(make, self._items(predictors), buffer)
+        made = workers.in_order(make, self._items(predictors), buffers)
         with closing(made):
             for predictor in predictors:
                 hasher = blake3()
@@ -145,13 +177,15 @@ class Rebuild:
                 for index in range(chunking.count):
                     try:
                         _, data = next(made)
-                    except BaseMismatchError as error:
-                        raise self._diagnosis(name, str(error)) from error
+                    except (BaseMismatchError, FormatError) as error:
+                        raise self._diagnosis(name, error) from error
                     hasher.update(data.data)
-                    consume(name, chunking.span(index)[0], data)
+                    sink.consume(name, chunking.span(index)[0], data)
                 wanted, found = self.manifest.operations[name].digest, hasher.hexdigest()
                 if found != wanted:
-                    raise self._diagnosis(name, f"expected digest {wanted}, found {found}")
+                    raise self._diagnosis(
+                        name, IntegrityError(f"expected digest {wanted}, found {found}")
+                    )
                 yield name
 
     def _items(self, predictors: Iterable[Predictor]) -> Iterator[tuple[Source, int]]:
@@ -160,9 +194,12 @@ class Rebuild:
             for index in range(source.chunking.count):
                 yield source, index
 
-    def _diagnosis(self, name: str, fault: str) -> ReleaseKitError:
-        """Whose fault a wrong tensor is: the base's, or the release's or machine's."""
+    def _diagnosis(self, name: str, fault: ReleaseKitError) -> ReleaseKitError:
+        """Whose fault a wrong tensor is: the release's, the base's, or the machine's."""
         maker = self._maker(name)
+        self._release.check_payload(maker)
+        if isinstance(fault, FormatError):
+            return fault
         if self.manifest.predictor(maker) is not None:
             recorded = self.manifest.base[maker].digest
             if hash_tensor(self._base, maker) != recorded:
@@ -173,24 +210,7 @@ class Rebuild:
                     "the release names"
                 )
         return IntegrityError(
-            f"{self._release.folder}: tensor {shown(name)}: {fault}, though the base's "
-            "tensor is right: the release or this machine's memory is damaged; run "
-            "`releasekit verify` on the release, then try again"
+            f"{self._release.folder}: tensor {shown(name)}: {fault}, though the release's "
+            "file and the base's tensor are right: the publisher's release contradicts "
+            "itself, or this machine's memory or disk fails; try again, here and elsewhere"
         )
-
-
-def hash_tensor(checkpoint: Checkpoint, name: str) -> str:
-    """BLAKE3 of a tensor's bytes."""
-    hasher = blake3()
-    hash_from(hasher, checkpoint, name, 0)
-    return hasher.hexdigest()
-
-
-def hash_from(hasher: blake3, checkpoint: Checkpoint, name: str, start: int) -> None:
-    """Take a tensor's bytes from byte `start` on into a digest."""
-    size = checkpoint.specs[name].nbytes
-    buffer = np.empty(min(_READ, size - start), np.uint8)
-    for at in range(start, size, _READ):
-        part = buffer[: size - at]
-        checkpoint.read(name, at, part)
-        hasher.update(part.data)

@@ -6,6 +6,7 @@ hold exactly the payloads that the manifest's operations call for.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,11 +14,11 @@ import numpy as np
 
 from releasekit import manifest as manifests
 from releasekit import sums
+from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.codec.chunks import Chunking, parse_table, table_nbytes
-from releasekit.digest import sha256_hex
+from releasekit.digest import hash_file, sha256_hex
 from releasekit.errors import FormatError, IntegrityError, UsageError
-from releasekit.hashing import hash_files
 from releasekit.manifest import MANIFEST, SUMS, Manifest
 from releasekit.names import shown
 from releasekit.pipeline import Workers
@@ -85,22 +86,43 @@ class Release:
         spec = self._payloads.specs.get(name)
         return spec.nbytes if spec else 0
 
-    def check_files(self, workers: Workers, progress: ProgressCallback | None) -> None:
-        """Hash every file that a rebuild reads.
+    def check_files(self) -> None:
+        """Check that every file that a rebuild reads is there, whole by its size.
 
         Raises:
-            IntegrityError: naming the first file that is missing or wrong.
+            IntegrityError: naming the first file that is not.
         """
-        wanted = self.manifest.stored
-        stage = Stage(progress, "check delta", sum(e.size for e in wanted.values()))
-        for path, entry in wanted.items():
+        for path, entry in self.manifest.stored.items():
             _require_size(self.folder / path, entry.size)
-        for path, found in hash_files(self.folder, wanted, workers, stage):
-            if found != wanted[path].sha256:
-                raise IntegrityError(
-                    f"{self.folder / path}: expected sha256 {wanted[path].sha256}, found "
-                    f"{found}: the file is damaged; download it again"
-                )
+
+    def hash_payloads(
+        self, names: Iterable[str], workers: Workers, progress: ProgressCallback | None
+    ) -> Iterator[tuple[str, str]]:
+        """Read payloads; yields each name with the BLAKE3 of its payload."""
+        wanted = list(names)
+        total = sum(self.published_nbytes(name) for name in wanted)
+        stage = Stage(progress, "read back", total)
+        hashed = workers.in_order(lambda name, _: hash_tensor(self._payloads, name), wanted)
+        for name, digest in hashed:
+            stage.advance(self.published_nbytes(name))
+            yield name, digest
+
+    def check_payload(self, name: str) -> None:
+        """Hash the file that holds a tensor's payload, if it has one.
+
+        Raises:
+            IntegrityError: if it is damaged.
+        """
+        if name not in self._payloads.specs:
+            return
+        path = self._payloads.file_of(name).path
+        entry = self.manifest.stored[path.relative_to(self.folder).as_posix()]
+        found = hash_file(path)
+        if found != entry.sha256:
+            raise IntegrityError(
+                f"{path}: expected sha256 {entry.sha256}, found {found}: the file is "
+                "damaged; download it again"
+            )
 
     def chunking(self, name: str) -> Chunking:
         """How a target tensor is cut."""
@@ -115,7 +137,7 @@ class Release:
             raise FormatError(
                 f"{where}: expected a table of {nbytes} bytes, found {total} bytes in all"
             )
-        return parse_table(self.payload(name, 0, nbytes), total, where)
+        return parse_table(self.payload(name, total - nbytes, total), total, where)
 
     def payload(self, name: str, start: int, stop: int) -> bytes:
         """Bytes `start` to `stop` of a payload."""

@@ -15,9 +15,9 @@ from io import BufferedRandom
 from typing import Any, Final, Self
 
 from releasekit import layout
-from releasekit.codec.chunks import pack_table, table_nbytes
+from releasekit.codec.chunks import pack_table
 from releasekit.delta.journal import Coded, Journal, Shard, payload_name, shard_name
-from releasekit.digest import blake3, hash_file, pieces, sha256
+from releasekit.digest import blake3, pieces, sha256
 from releasekit.manifest import FileEntry
 from releasekit.output import OutputFolder
 from releasekit.tensors import DType, TensorSpec
@@ -43,31 +43,36 @@ class ShardWriter:
         self._shards: list[FileEntry] = []
         self._name = ""
         self._sizes: list[int] = []
+        self._hasher = blake3()
         self._file: BufferedRandom | None = None
 
-    def begin(self, name: str, chunks: int) -> None:
-        """Start the payload of tensor `name`, of `chunks` frames."""
+    def begin(self, name: str) -> None:
+        """Start the payload of tensor `name`."""
         self._name = name
         self._sizes = []
+        self._hasher = blake3()
         self._file = self._folder.scratch(payload_name(name))
-        self._file.seek(table_nbytes(chunks))
 
     def add(self, frame: bytes) -> None:
         """Append a frame."""
-        assert self._file is not None, "begin comes first"
         self._sizes.append(len(frame))
-        write(self._file, frame)
+        self._write(frame)
 
     def end(self) -> tuple[int, str]:
         """Finish the payload; returns its size and its BLAKE3."""
         assert self._file is not None, "begin comes first"
-        self._file.seek(0)
-        write(self._file, pack_table(self._sizes))
+        table = pack_table(self._sizes)
+        self._write(table)
         flush(self._file)
         self._file.close()
-        nbytes = table_nbytes(len(self._sizes)) + sum(self._sizes)
+        nbytes = sum(self._sizes) + len(table)
         self._append(self._name, nbytes)
-        return nbytes, hash_file(self._journal.payload_path(self._name), blake3)
+        return nbytes, self._hasher.hexdigest()
+
+    def _write(self, data: bytes) -> None:
+        assert self._file is not None, "begin comes first"
+        self._hasher.update(data)
+        write(self._file, data)
 
     def drop(self) -> None:
         """Forget the payload begun last: the tensor turned out to need none."""

@@ -1,4 +1,4 @@
-"""Make the target's weight files: on disk, or in memory to prove that they come out right.
+"""Write the target's weight files.
 
 The manifest is the journal. What an interrupted run left is hashed, and believed as far as
 its digests are right: whole files, and in an unfinished one the tensors up to the first
@@ -9,21 +9,26 @@ is a chain from its first byte.
 from __future__ import annotations
 
 from io import BufferedRandom
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.checkpoint import Checkpoint
+from releasekit.blocks import Writer, writer
 from releasekit.delta.rebuild import Rebuild
-from releasekit.delta.release import Release
 from releasekit.digest import Hash, blake3, pieces, sha256
 from releasekit.errors import IntegrityError
 from releasekit.hashing import hash_files
 from releasekit.manifest import Manifest, WeightEntry
 from releasekit.output import OutputFolder
-from releasekit.pipeline import Workers
+from releasekit.pipeline import PAGE, Buffers, Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.writing import Flusher, pwrite, sync
+from releasekit.writing import sync
+
+#: Bytes in the widest word.
+_ALIGNMENT: Final = 8
+#: Nothing of a file is there.
+_START: Final[tuple[Hash, int, int]] = (sha256(), 0, 0)
 
 
 def finished_files(
@@ -50,23 +55,36 @@ def finished_files(
     return tuple(name for name, digest in hashed if digest == entries[name].sha256)
 
 
-def prove(
-    release: Release,
-    base: Checkpoint,
-    workers: Workers,
-    progress: ProgressCallback | None,
-) -> None:
-    """Rebuild every weight file in memory and compare its digest; writes nothing.
+class _FileSink:
+    """Chunks of a weight file: written as soon as they are made, hashed in order."""
 
-    Raises:
-        ReleaseKitError: if the release does not rebuild what it says.
-    """
-    rebuild = Rebuild(release, base)
-    total = sum(entry.file.size for entry in release.manifest.weights)
-    stage = Stage(progress, "prove", total)
-    for entry in release.manifest.weights:
-        stage.advance(entry.layout.data_start)
-        _make_weights(entry, rebuild, workers, stage, None, sha256(entry.layout.prefix))
+    def __init__(
+        self, entry: WeightEntry, output: Writer, hasher: Hash, stage: Stage
+    ) -> None:
+        self._starts = {
+            placed.spec.name: entry.layout.data_start + placed.begin
+            for placed in entry.layout.tensors
+        }
+        self._output = output
+        self._hasher = hasher
+        self._stage = stage
+
+    def room(
+        self, name: str, start: int, nbytes: int, spare: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Lies in a page as it will lie in the file, so that it is written from there."""
+        # Words stay aligned: kernels expect it.
+        phase = (self._starts[name] + start) % PAGE // _ALIGNMENT * _ALIGNMENT
+        return spare[phase : phase + nbytes]
+
+    def place(self, name: str, start: int, data: NDArray[np.uint8]) -> None:
+        """Write a chunk."""
+        self._output.write(self._starts[name] + start, data)
+
+    def consume(self, name: str, start: int, data: NDArray[np.uint8]) -> None:
+        """Hash a chunk."""
+        self._hasher.update(data.data)
+        self._stage.advance(data.size)
 
 
 def write_weights(
@@ -74,39 +92,49 @@ def write_weights(
     entry: WeightEntry,
     rebuild: Rebuild,
     workers: Workers,
+    buffers: Buffers,
     stage: Stage,
 ) -> None:
     """Write one weight file, going on with what an earlier run left of it.
 
     Raises as `Rebuild.tensors` does, and IntegrityError if the file's digest is wrong.
     """
+    layout = entry.layout
     name = folder.unfinished(entry.file.path)
     left = folder.reopen(name)
     with left or folder.create(name) as file:
-        hasher: Hash = sha256(entry.layout.prefix)
-        complete = 0
-        if left:
-            hasher, complete = _resume(file, entry, rebuild, stage)
-        pwrite(file, 0, memoryview(entry.layout.prefix))
-        stage.advance(entry.layout.data_start)
-        with Flusher(file) as flusher:
-            _make_weights(entry, rebuild, workers, stage, flusher, hasher, complete)
+        hasher, complete, end = _left(file, entry, rebuild, stage) if left else _START
+        with writer(file, end) as output:
+            if not end:
+                hasher = sha256(layout.prefix)
+                output.write(0, np.frombuffer(layout.prefix, np.uint8))
+            stage.advance(layout.data_start)
+            names = [placed.spec.name for placed in layout.tensors[complete:]]
+            sink = _FileSink(entry, output, hasher, stage)
+            for _ in rebuild.tensors(names, workers, buffers, sink):
+                pass
         file.truncate(entry.file.size)
         sync(file)
+    if hasher.hexdigest() != entry.file.sha256:
+        raise IntegrityError(
+            f"{entry.file.path}: expected sha256 {entry.file.sha256}, found "
+            f"{hasher.hexdigest()}, though every tensor is right: the manifest contradicts "
+            "itself; ask the publisher for a sound release"
+        )
     folder.finish(name, entry.file.path)
 
 
-def _resume(
+def _left(
     file: BufferedRandom, entry: WeightEntry, rebuild: Rebuild, stage: Stage
-) -> tuple[Hash, int]:
-    """The digest of what an interrupted run completed, and its number of tensors.
+) -> tuple[Hash, int, int]:
+    """What an interrupted run completed: its digest, number of tensors, and end.
 
     The manifest is the journal: a tensor on disk is believed if its digest is right.
     """
     prefix = entry.layout.prefix
-    hasher, complete = sha256(prefix), 0
+    hasher, complete, end = sha256(prefix), 0, len(prefix)
     if file.read(len(prefix)) != prefix:
-        return hasher, complete
+        return _START
     for placed in entry.layout.tensors:
         so_far, tensor = hasher.copy(), blake3()
         for piece in pieces(file, placed.spec.nbytes):
@@ -114,46 +142,6 @@ def _resume(
             tensor.update(piece)
         if tensor.hexdigest() != rebuild.manifest.operations[placed.spec.name].digest:
             break
-        hasher, complete = so_far, complete + 1
+        hasher, complete, end = so_far, complete + 1, end + placed.spec.nbytes
         stage.advance(placed.spec.nbytes)
-    return hasher, complete
-
-
-def _make_weights(
-    entry: WeightEntry,
-    rebuild: Rebuild,
-    workers: Workers,
-    stage: Stage,
-    output: Flusher | None,
-    hasher: Hash,
-    complete: int = 0,
-) -> None:
-    """Make the tensors of a weight file in order, and check the file's digest.
-
-    Args:
-        entry: the file.
-        rebuild: makes its tensors.
-        workers: where they are made.
-        stage: told of the bytes made.
-        output: where the tensors go; None proves them only.
-        hasher: SHA-256 of the file up to the first tensor to make.
-        complete: number of tensors that need not be made.
-    """
-    places = {p.spec.name: p for p in entry.layout.tensors[complete:]}
-
-    def place(name: str, start: int, data: NDArray[np.uint8]) -> None:
-        if output is not None:
-            output.write(entry.layout.data_start + places[name].begin + start, data.data)
-
-    def consume(name: str, start: int, data: NDArray[np.uint8]) -> None:
-        hasher.update(data.data)
-        stage.advance(data.size)
-
-    for _ in rebuild.tensors(places, workers, consume, place):
-        pass
-    if hasher.hexdigest() != entry.file.sha256:
-        raise IntegrityError(
-            f"{entry.file.path}: expected sha256 {entry.file.sha256}, found "
-            f"{hasher.hexdigest()}, though every tensor is right: the manifest contradicts "
-            "itself; ask the publisher for a sound release"
-        )
+    return hasher, complete, end

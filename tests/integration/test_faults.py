@@ -556,7 +556,8 @@ def test_what_a_kill_left_is_not_believed(large: Large, tmp_path: Path) -> None:
     left = sorted(tmp_path.rglob("model-*"))
     assert len(left) >= 2
     for path in left:
-        flip_middle(path)
+        if path.stat().st_size:  # what is written past the cache comes in whole blocks
+            flip_middle(path)
     large.run(large.applying(out))
     assert digests(out) == digests(large.target)
 

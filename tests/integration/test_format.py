@@ -133,14 +133,14 @@ def rebuild(release: Path, base: dict[str, RawTensor]) -> dict[str, bytes]:
         row = min(row_words(shape, total), chunk_words)
         chunk = chunk_words // row * row
         count = -(-total // chunk)
-        at = 4 * count
+        sizes = struct.unpack(f"<{count}I", payload[-4 * count :])
+        at = 0
         out: list[int] = []
-        for number in range(count):
-            size = struct.unpack_from("<I", payload, 4 * number)[0]
+        for number, size in enumerate(sizes):
             part = predicted[number * chunk : (number + 1) * chunk]
             out += decode(payload[at : at + size], part, WORDS[dtype], row)
             at += size
-        assert at == len(payload)
+        assert at == len(payload) - 4 * count
         data = np.array(out, np.uint64).astype(f"<u{width // 8}").tobytes()
         assert blake3(data).hexdigest() == entry["digest"]
         return data

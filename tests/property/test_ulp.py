@@ -77,8 +77,8 @@ def test_decode_inverts_encode(
     frame = ulp.encode(base, target, word=word, row=row, level=level)
     assert len(frame) <= target.nbytes + 1
     assert ulp.encode(base.copy(), target, word=word, row=row, level=level) == frame
-    out = np.full_like(target, 0x55)
-    ulp.decode(frame, base, out, word=word, row=row, where="w")
+    out = base.copy()
+    ulp.decode(frame, out, word=word, row=row, where="w")
     np.testing.assert_array_equal(out, target)
     assert before == (base.tobytes(), target.tobytes())
 

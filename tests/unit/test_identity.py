@@ -11,7 +11,7 @@ import pytest
 from blake3 import blake3
 
 from releasekit.checkpoint import open_checkpoint
-from releasekit.delta.rebuild import hash_tensor
+from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.digest import hash_file, identity, pieces
 from releasekit.tensors import DTYPES, TensorSpec
 from tests.builders import RawTensor, model_folder

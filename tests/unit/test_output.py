@@ -445,9 +445,11 @@ def test_the_root_is_no_output() -> None:
 
 
 def test_work_that_cannot_fit_is_refused(tmp_path: Path) -> None:
-    require_space(tmp_path, 0)
+    require_space(tmp_path, [])
+    require_space(tmp_path, [1, 4096, 0])
+    require_space(tmp_path, [10**18], there=10**18)
     with pytest.raises(ReleaseKitError) as caught:
-        require_space(tmp_path, 10**18)
+        require_space(tmp_path, [10**18])
     assert re.fullmatch(
         f"{re.escape(str(tmp_path))}: expected 1,000,000,000,000,000,000 bytes free, found "
         "[0-9,]+: free some space, or choose an --out on another disk",

@@ -36,8 +36,8 @@ def encode(base: Array, target: Array, word: Word, row: int = 64) -> bytes:
 
 
 def decode(frame: bytes, base: Array, word: Word, row: int = 64) -> Array:
-    out = np.full_like(base, 0x55)
-    ulp.decode(frame, base, out, word=word, row=row, where="w")
+    out = base.copy()
+    ulp.decode(frame, out, word=word, row=row, where="w")
     return out
 
 
