@@ -1,8 +1,8 @@
 """Rebuild the target, chunk by chunk, from base and release: the one decode path.
 
 `apply` and `open_delta` come through here. Each chunk is made in a worker thread, in the
-place that its `Sink` chooses; in order, it then runs through the digest of its tensor, and
-the first tensor that is wrong stops the work, with whose fault it is.
+place that its `Sink` chooses; in order, it then runs through the digest of its tensor,
+unless a file's digest covers it. What is wrong stops the work, with whose fault it is.
 
 The release's own files are not hashed beforehand: the digests of what is rebuilt say more,
 and reading the release twice would cost a tenth of the time. They are hashed only to name
@@ -136,18 +136,26 @@ class Rebuild:
         )
 
     def tensors(
-        self, names: Iterable[str], workers: Workers, buffers: Buffers, sink: Sink
+        self,
+        names: Iterable[str],
+        workers: Workers,
+        buffers: Buffers,
+        sink: Sink,
+        *,
+        check: bool = True,
     ) -> Generator[str]:
-        """Make the named tensors in order, checked.
+        """Make the named tensors in order.
 
         Args:
             names: target tensors.
             workers: where chunks are made.
             buffers: large enough for what `need` says of these tensors.
             sink: where they go.
+            check: whether to check each tensor's digest; a caller that checks more than
+                that, such as a file's, need not.
 
         Yields:
-            Each name once its tensor is complete and its digest right.
+            Each name once its tensor is complete, and its digest right if it is checked.
 
         Raises:
             BaseMismatchError: if the base is not the one the delta was made with.
@@ -178,12 +186,13 @@ class Rebuild:
                     try:
                         _, data = next(made)
                     except (BaseMismatchError, FormatError) as error:
-                        raise self._diagnosis(name, error) from error
-                    hasher.update(data.data)
+                        raise self.diagnosis(name, error) from error
+                    if check:
+                        hasher.update(data.data)
                     sink.consume(name, chunking.span(index)[0], data)
                 wanted, found = self.manifest.operations[name].digest, hasher.hexdigest()
-                if found != wanted:
-                    raise self._diagnosis(
+                if check and found != wanted:
+                    raise self.diagnosis(
                         name, IntegrityError(f"expected digest {wanted}, found {found}")
                     )
                 yield name
@@ -194,7 +203,7 @@ class Rebuild:
             for index in range(source.chunking.count):
                 yield source, index
 
-    def _diagnosis(self, name: str, fault: ReleaseKitError) -> ReleaseKitError:
+    def diagnosis(self, name: str, fault: ReleaseKitError) -> ReleaseKitError:
         """Whose fault a wrong tensor is: the release's, the base's, or the machine's."""
         maker = self._maker(name)
         self._release.check_payload(maker)
