@@ -32,12 +32,14 @@ Words = NDArray[np.unsignedinteger[Any]]
 #: Row class of rows in which nothing changed; such rows have no residuals at all.
 UNCHANGED_ROW: Final = 255
 
-#: Words whose residuals `rebuilder` gathers before it adds them: they stay in the first
-#: cache. Its scratch array has this size.
+#: Words that the loops work through in several steps: scratch arrays have this size, and
+#: stay in the first cache.
 BLOCK: Final = 4096
 
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
+_THREE = np.uint64(3)
+_FOUR = np.uint64(4)
 
 
 @cache
@@ -92,18 +94,77 @@ def residual_nbytes(word_nbytes: int) -> int:
 
 
 def _count_groups(key, classes, row, table, count):
+    size = np.uint64(count.size >> 2)
+    c0, c1 = count[:size], count[size : _TWO * size]
+    c2, c3 = count[_TWO * size : _THREE * size], count[_THREE * size :]
     for r in range(classes.size):
         if classes[r] == UNCHANGED_ROW:
             continue
         keys = key[r * row : min(r * row + row, key.size)]
         groups = table[classes[r] :]
-        for i in range(np.uint64(keys.size)):
-            count[np.uint64(groups[_TWO * np.uint64(keys[i])])] += 1
+        stop, i = np.uint64(keys.size), np.uint64(0)
+        while i + _THREE < stop:
+            c0[np.uint64(groups[_TWO * np.uint64(keys[i])])] += 1
+            c1[np.uint64(groups[_TWO * np.uint64(keys[i + _ONE])])] += 1
+            c2[np.uint64(groups[_TWO * np.uint64(keys[i + _TWO])])] += 1
+            c3[np.uint64(groups[_TWO * np.uint64(keys[i + _THREE])])] += 1
+            i += _FOUR
+        while i < stop:
+            c0[np.uint64(groups[_TWO * np.uint64(keys[i])])] += 1
+            i += _ONE
 
 
-#: Counts the words in each group, from exponents, row classes, words in a row, and the
-#: table of groups; the counts (int64) begin at 0.
-count_groups: Final = Kernel(_count_groups, "u2* u1* i8 u2* i8*")
+_counter: Final = Kernel(_count_groups, "u2* u1* i8 u2* i8*")
+
+
+def count_groups(
+    key: NDArray[np.uint16],
+    classes: NDArray[np.uint8],
+    row: int,
+    table: NDArray[np.uint16],
+    groups: int,
+) -> NDArray[np.int64]:
+    """Number of words in each group.
+
+    Args:
+        key: (n,) exponents.
+        classes: one a row.
+        row: words in a row.
+        table: group of each index, below `groups`.
+        groups: number of groups.
+    """
+    # Four counters a group: one would wait for itself from word to word.
+    count = np.zeros((4, groups), np.int64)
+    _counter(key, classes, row, table, count.reshape(-1))
+    return count.sum(axis=0)
+
+
+def _ranks(key, table, cursor, rank):
+    """The place of each word among those of its group."""
+    stop, i = np.uint64(key.size), np.uint64(0)
+    while i + _THREE < stop:
+        a = np.uint64(table[_TWO * np.uint64(key[i])])
+        b = np.uint64(table[_TWO * np.uint64(key[i + _ONE])])
+        c = np.uint64(table[_TWO * np.uint64(key[i + _TWO])])
+        d = np.uint64(table[_TWO * np.uint64(key[i + _THREE])])
+        at = cursor[a]
+        cursor[a] = at + _ONE
+        rank[i] = at
+        at = cursor[b]
+        cursor[b] = at + _ONE
+        rank[i + _ONE] = at
+        at = cursor[c]
+        cursor[c] = at + _ONE
+        rank[i + _TWO] = at
+        at = cursor[d]
+        cursor[d] = at + _ONE
+        rank[i + _THREE] = at
+        i += _FOUR
+    while i < stop:
+        a = np.uint64(table[_TWO * np.uint64(key[i])])
+        rank[i] = cursor[a]
+        cursor[a] += _ONE
+        i += _ONE
 
 
 @cache
@@ -111,35 +172,62 @@ def grouper(word_nbytes: int) -> Kernel:
     """Build the stable counting sort of residuals by group, the inverse of the gather.
 
     Its arguments are residuals, exponents, row classes, words in a row, table of groups,
-    each group's cursor (uint64), and the result.
+    each group's cursor (uint64), scratch space for `BLOCK` ranks (uint32), and the result.
     """
 
-    def group(residual, key, classes, row, table, cursor, grouped):
+    def group(residual, key, classes, row, table, cursor, rank, grouped):
+        # Ranks first, then residuals, takes half the time of both at once: a processor
+        # that does not yet know where a store goes holds back the loads behind it.
         for r in range(classes.size):
             if classes[r] == UNCHANGED_ROW:
                 continue
             stop = min(r * row + row, residual.size)
-            residuals, keys = residual[r * row : stop], key[r * row : stop]
             groups = table[classes[r] :]
-            for i in range(np.uint64(keys.size)):
-                g = np.uint64(groups[_TWO * np.uint64(keys[i])])
-                at = cursor[g]
-                cursor[g] = at + _ONE
-                grouped[at] = residuals[i]
+            for start in range(r * row, stop, BLOCK):
+                end = min(start + BLOCK, stop)
+                _ranks(key[start:end], groups, cursor, rank)
+                block = residual[start:end]
+                for i in range(np.uint64(block.size)):
+                    grouped[np.uint64(rank[i])] = block[i]
 
-    nbytes = residual_nbytes(word_nbytes)
-    return Kernel(group, f"u{nbytes}* u2* u1* i8 u2* u8* u{nbytes}*", variant=f"_{nbytes}")
+    z = f"u{residual_nbytes(word_nbytes)}*"
+    return Kernel(
+        group,
+        f"{z} u2* u1* i8 u2* u8* u4* {z}",
+        helpers=(_ranks,),
+        variant=f"_{residual_nbytes(word_nbytes)}",
+    )
 
 
 def _gather(base, grouped, table, cursor, mant, kmask, residual):
     """The next residual of each word's group."""
     # Masking costs less than comparing, and keeps a cursor that ran too far in bounds.
+    # Four at once: more than one load can be under way.
     mask = np.uint64(grouped.size - 1)
-    for i in range(np.uint64(base.size)):
-        g = np.uint64(table[_TWO * ((np.uint64(base[i]) >> mant) & kmask)])
-        at = cursor[g]
-        cursor[g] = at + _ONE
-        residual[i] = grouped[at & mask]
+    stop, i = np.uint64(base.size), np.uint64(0)
+    while i + _THREE < stop:
+        a = np.uint64(table[_TWO * ((np.uint64(base[i]) >> mant) & kmask)])
+        b = np.uint64(table[_TWO * ((np.uint64(base[i + _ONE]) >> mant) & kmask)])
+        c = np.uint64(table[_TWO * ((np.uint64(base[i + _TWO]) >> mant) & kmask)])
+        d = np.uint64(table[_TWO * ((np.uint64(base[i + _THREE]) >> mant) & kmask)])
+        at_a = cursor[a]
+        cursor[a] = at_a + _ONE
+        at_b = cursor[b]
+        cursor[b] = at_b + _ONE
+        at_c = cursor[c]
+        cursor[c] = at_c + _ONE
+        at_d = cursor[d]
+        cursor[d] = at_d + _ONE
+        residual[i] = grouped[at_a & mask]
+        residual[i + _ONE] = grouped[at_b & mask]
+        residual[i + _TWO] = grouped[at_c & mask]
+        residual[i + _THREE] = grouped[at_d & mask]
+        i += _FOUR
+    while i < stop:
+        a = np.uint64(table[_TWO * ((np.uint64(base[i]) >> mant) & kmask)])
+        residual[i] = grouped[cursor[a] & mask]
+        cursor[a] += _ONE
+        i += _ONE
 
 
 @cache

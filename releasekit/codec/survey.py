@@ -19,6 +19,9 @@ from releasekit.codec.kernels import UNCHANGED_ROW, Words
 from releasekit.codec.native import Kernel
 
 _ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_THREE = np.uint64(3)
+_FOUR = np.uint64(4)
 _EXACT: Final = 16
 _OCTAVE_BUCKETS: Final = 4
 #: Buckets for residuals of up to 64 bits: 16, and four for each octave from 2**4 on.
@@ -48,16 +51,29 @@ _WITHIN: Final = np.concatenate(
 )
 
 
+def _size(residual):
+    """The absolute difference behind a zigzagged one."""
+    z = np.uint64(residual)
+    return np.float64((z >> _ONE) + (z & _ONE))
+
+
 def _row_scales(residual, key, row, weight, scale):
-    n = residual.size
     for r in range(scale.size):
-        start = r * row
-        stop = min(start + row, n)
-        total = 0.0
-        for i in range(start, stop):
-            z = np.uint64(residual[i])
-            total += np.float64((z >> _ONE) + (z & _ONE)) * weight[np.uint64(key[i])]
-        scale[r] = total / max(stop - start, 1)
+        stop = min(r * row + row, residual.size)
+        residuals, keys = residual[r * row : stop], key[r * row : stop]
+        # Four sums: one would wait for itself from word to word.
+        a, b, c, d = 0.0, 0.0, 0.0, 0.0
+        i, end = np.uint64(0), np.uint64(residuals.size)
+        while i + _THREE < end:
+            a += _size(residuals[i]) * weight[np.uint64(keys[i])]
+            b += _size(residuals[i + _ONE]) * weight[np.uint64(keys[i + _ONE])]
+            c += _size(residuals[i + _TWO]) * weight[np.uint64(keys[i + _TWO])]
+            d += _size(residuals[i + _THREE]) * weight[np.uint64(keys[i + _THREE])]
+            i += _FOUR
+        while i < end:
+            a += _size(residuals[i]) * weight[np.uint64(keys[i])]
+            i += _ONE
+        scale[r] = ((a + b) + (c + d)) / residuals.size
 
 
 def _histogram(residual, key, classes, row, step, table, count, buckets):
@@ -138,7 +154,9 @@ def _merge(count, scale, within, group, bucket, current, alone, together, last, 
 
 @cache
 def _row_scaler(nbytes: int) -> Kernel:
-    return Kernel(_row_scales, f"u{nbytes}* u2* i8 f8* f8*", variant=f"_{nbytes}")
+    return Kernel(
+        _row_scales, f"u{nbytes}* u2* i8 f8* f8*", helpers=(_size,), variant=f"_{nbytes}"
+    )
 
 
 @cache

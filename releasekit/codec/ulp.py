@@ -66,13 +66,13 @@ def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> b
     )
     chosen = grouping.choose(residual, key, row, shape.kmask)
     table = grouping.index_table(chosen.last, shape.kmask)
-    count = np.zeros(chosen.last.size, np.int64)
-    kernels.count_groups(key, chosen.classes, row, table, count)
+    count = kernels.count_groups(key, chosen.classes, row, table, chosen.last.size)
     stops = np.cumsum(count)
     grouped = _scratch("grouped", target.size, shape.container)
     cursor = (stops - count).astype(np.uint64)
     group = kernels.grouper(target.itemsize)
-    group(residual, key, chosen.classes, row, table, cursor, grouped)
+    rank = _scratch("rank", kernels.BLOCK, np.uint32)
+    group(residual, key, chosen.classes, row, table, cursor, rank, grouped)
     coded = frames.Grouped(
         shift=shape.shift,
         last=chosen.last,
