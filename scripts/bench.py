@@ -1,275 +1,342 @@
-"""Measure size, speed and memory against plain copying and the usual way to make deltas.
+"""Measure size, speed and memory against plain copying and the other ways to make deltas.
 
-Makes LLaMA-shaped pairs of random weights, then runs each contender as a process of its
-own, in turn, several times, and prints medians and ratios. Times are whole processes, with
-their start; inputs are warm. Peers: copying the output and hashing it, and the byte planes
-of the XOR through zstd level 3, in one thread.
+    python scripts/bench.py WORK [--gb 0.25 1 4] [--dtype BF16 F16] [--runs 3] [--no-peers]
+    python scripts/bench.py WORK --pair BASE TARGET
+    python scripts/bench.py WORK --shape 7b
 
-    python scripts/bench.py WORK_FOLDER [--gb 0.25 1] [--dtype BF16 F16] [--runs 3]
-    python scripts/bench.py WORK_FOLDER --pair BASE TARGET
+Makes LLaMA checkpoints and fine-tunes of them, or takes a given pair, and runs each
+contender as a process of its own, in turn, several times. Prints tables of medians, and
+which limits the figures keep. Leaves WORK/bench.md, bench.svg, and bench.json, which holds
+every sample and from which scripts/benchmark/report.py can make the other two again.
+
+What makes it fair:
+
+- Whole processes, with their start. Before each, what it reads is read once, unless that
+  is more than half of the memory (then the table says "cold"), and what others wrote is
+  synced. Code is warm, too: all run first on a tiny model, which also shows what a start
+  takes.
+- apply-delta and make-delta check every digest and sync to disk. The others do not sync,
+  and none but the copy hashes anything.
+- What rebuilds a model is compared with the target in the end, off the clock.
+- FastChat and mergekit add floats, which misses some weights. Their delta, the difference
+  of target and base, is made beforehand.
+- FastChat computes in fp16 only. For a bf16 pair it gets base and delta in fp16, so that it
+  need not convert. Both of its ways run, each on the format that it reads.
+- mergekit has no command to add a delta. Its linear merge of base and delta, each with
+  weight 1 and not normalised, does just that, and reads no more than FastChat does.
+
+The peers are installed on demand, in an environment of their own. One that cannot be
+installed, or fails, stands in the tables with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import multiprocessing
-import resource
 import shutil
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import zstandard
-from numpy.typing import NDArray
-
-from releasekit import inspect, layout
-from releasekit.checkpoint import open_checkpoint
-from releasekit.digest import hash_file
-from releasekit.tensors import DTYPES, TensorSpec
-
-_HIDDEN, _FFN, _VOCABULARY = 4096, 11008, 32000  # LLaMA-7B's
-_POOL = 1 << 24
-_PIECE = 1 << 22
+PARTS = Path(__file__).resolve().parent / "benchmark"
+TINY, GIVEN = "0.0001", "given"  # sizes: GB, and that of the given pair
 
 
-def llama_specs(dtype: str, nbytes: float) -> list[TensorSpec]:
-    """Tensors of as many LLaMA-7B layers as make up `nbytes`."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    if nbytes > 6e8:
-        shapes["model.embed_tokens.weight"] = (_VOCABULARY, _HIDDEN)
-    size = DTYPES[dtype].bits // 8
-    for layer in range(1000):
-        if sum(size * int(np.prod(shape)) for shape in shapes.values()) >= nbytes:
-            break
-        at = f"model.layers.{layer}"
-        for name in "qkvo":
-            shapes[f"{at}.self_attn.{name}_proj.weight"] = (_HIDDEN, _HIDDEN)
-        shapes[f"{at}.mlp.gate_proj.weight"] = (_FFN, _HIDDEN)
-        shapes[f"{at}.mlp.down_proj.weight"] = (_HIDDEN, _FFN)
-        shapes[f"{at}.input_layernorm.weight"] = (_HIDDEN,)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A command to measure.
+
+    Attributes:
+        name: as the tables name it.
+        command: the program, by its path, and its arguments.
+        reads: what is to be in memory before it starts.
+        out: the folder that it makes; removed before it starts.
+        published: where the size of what it would publish is to be found.
+        rebuilds: whether `out` is to be the target.
+        after: the contender that makes what this one reads.
+        additive: whether it needs an additive delta.
+        peer: the package that it is part of; none for ours.
+        once: whether it runs only to make what another reads.
+        failure: why it cannot run.
+    """
+
+    name: str
+    command: list[str]
+    reads: list[str]
+    out: str
+    published: Literal["", "printed", "written"] = ""
+    rebuilds: bool = False
+    after: str = ""
+    additive: bool = False
+    peer: str = ""
+    once: bool = False
+    failure: str = ""
+
+
+def line(*words: str, **options: str | Path) -> list[str]:
+    """A command line with its long options."""
+    named = ((f"--{name.replace('_', '-')}", str(value)) for name, value in options.items())
+    return [*words, *itertools.chain.from_iterable(named)]
+
+
+def contenders(
+    at: Path, base: Path, target: Path, peers: Path, device: list[str]
+) -> list[Contender]:
+    """All of them, in the order in which they take turns."""
+    ours, theirs = sys.executable, str(peers / "bin" / "python")
+    releasekit = ours, "-m", "releasekit"
+    contend = str(PARTS / "contend.py")
+    pair = [str(base), str(target)]
+    delta, packed, out = (str(at / name) for name in ("delta", "packed", "out"))
+
+    def fastchat(name: str, pair_format: str, *words: str) -> Contender:
+        return Contender(
+            name=name,
+            command=line(
+                *(theirs, "-m", "fastchat.model.apply_delta", *words),
+                base_model_path=at / pair_format / "base",
+                delta_path=at / pair_format / "additive",
+                target_model_path=out,
+            ),
+            reads=[str(at / pair_format)],
+            out=out,
+            rebuilds=True,
+            additive=True,
+            peer="fschat",
+        )
+
     return [
-        TensorSpec(name=name, dtype=DTYPES[dtype], shape=shape)
-        for name, shape in shapes.items()
+        Contender(
+            name="copy + sha256",
+            command=[ours, str(PARTS / "copy_and_sha256.py"), str(target), out],
+            reads=[str(target)],
+            out=out,
+            rebuilds=True,
+        ),
+        Contender(
+            name="XOR + zstd-3",
+            command=[ours, contend, "xor", *pair],
+            reads=pair,
+            out=out,
+            published="printed",
+        ),
+        Contender(
+            name="ZipNN delta",
+            command=[theirs, contend, "zipnn", *pair, packed],
+            reads=pair,
+            out=packed,
+            published="written",
+            peer="zipnn",
+        ),
+        Contender(
+            name="ZipNN rebuild",
+            command=[theirs, contend, "unzipnn", str(base), packed, out],
+            reads=[str(base), packed],
+            out=out,
+            rebuilds=True,
+            after="ZipNN delta",
+            peer="zipnn",
+        ),
+        Contender(
+            name="make-delta",
+            command=line(
+                *(*releasekit, "make-delta", "--json", *device),
+                base=base,
+                target=target,
+                out=delta,
+            ),
+            reads=pair,
+            out=delta,
+            published="written",
+        ),
+        Contender(
+            name="apply-delta",
+            command=line(
+                *(*releasekit, "apply-delta", "--json", *device),
+                base=base,
+                delta=delta,
+                out=out,
+            ),
+            reads=[str(base), delta],
+            out=out,
+            rebuilds=True,
+            after="make-delta",
+        ),
+        fastchat("FastChat", "fp16"),
+        fastchat("FastChat --low-cpu-mem", "bin", "--low-cpu-mem"),
+        Contender(
+            name="mergekit",
+            command=[
+                *(str(peers / "bin" / "mergekit-yaml"), "--lazy-unpickle"),
+                *(str(at / "merge.json"), out),
+            ],
+            reads=[str(base), str(at / "additive")],
+            out=out,
+            rebuilds=True,
+            additive=True,
+            peer="mergekit",
+        ),
     ]
 
 
-def make_pair(folder: Path, dtype: str, nbytes: float) -> None:
-    """Write `folder/base` and `folder/target`, whose scales vary by row.
-
-    Draws come from a pool of normal numbers, since drawing gigabytes would take longer than
-    all else; repeats are too far apart for any contender to see.
-    """
-    rng = np.random.default_rng(0)
-    pools = [rng.standard_normal(_POOL, np.float32) for _ in range(2)]
-    header = layout.build(llama_specs(dtype, nbytes), {"format": "pt"})
-    for side in ("base", "target"):
-        (folder / side).mkdir(parents=True)
-    with (
-        (folder / "base" / "model.safetensors").open("wb") as base,
-        (folder / "target" / "model.safetensors").open("wb") as target,
-    ):
-        for file in (base, target):
-            file.write(header.prefix)
-        for placed in header.tensors:
-            columns = placed.spec.shape[-1]
-            for start in range(0, placed.spec.numel, _PIECE // columns * columns):
-                count = min(_PIECE // columns * columns, placed.spec.numel - start)
-                weights, update = (
-                    (
-                        pool[(at := rng.integers(_POOL - count)) : at + count].reshape(
-                            -1, columns
-                        )
-                        * scale
-                        * np.exp(
-                            spread * rng.standard_normal((count // columns, 1), np.float32)
-                        )
-                    ).ravel()
-                    for pool, scale, spread in zip(
-                        pools, (np.float32(0.02), np.float32(6e-5)), (0.3, 0.5), strict=True
-                    )
-                )
-                words = _to_words(weights, dtype)
-                base.write(words.tobytes())
-                target.write(_to_words(_from_words(words, dtype) + update, dtype).tobytes())
+ALL = contenders(Path(), Path(), Path(), Path(), [])  # for their names
+NAMES = [one.name for one in ALL]
 
 
-def _to_words(values: NDArray[np.float32], dtype: str) -> NDArray[np.uint16]:
-    if dtype == "F16":
-        return values.astype(np.float16).view(np.uint16)
-    bits = values.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+def chosen(everyone: list[Contender], names: list[str]) -> list[Contender]:
+    """Those that were asked for, and those whose output they read."""
+    needed = {one.after for one in everyone if one.name in names}
+    return [
+        replace(one, once=one.name not in names)
+        for one in everyone
+        if one.name in names or one.name in needed
+    ]
 
 
-def _from_words(words: NDArray[np.uint16], dtype: str) -> NDArray[np.float32]:
-    if dtype == "F16":
-        return words.view(np.float16).astype(np.float32)
-    return (words.astype(np.uint32) << 16).view(np.float32)
-
-
-# The contenders. Each runs in a process of its own, named on the command line.
-
-
-def copy_and_hash(folder: Path) -> dict[str, Any]:
-    """Copy the target's files, then hash the copy: the least that a check takes."""
-    shutil.copytree(folder / "target", folder / "copy")
-    for path in sorted((folder / "copy").rglob("*")):
-        if path.is_file():
-            hash_file(path)
-    return {}
-
-
-def xor_zstd(folder: Path) -> dict[str, Any]:
-    """XOR base and target, split into byte planes, zstd level 3; one thread."""
-    compressor = zstandard.ZstdCompressor(level=3)
-    total = 0
-    with (
-        open_checkpoint(folder / "base") as base,
-        open_checkpoint(folder / "target") as target,
-    ):
-        for name, spec in target.specs.items():
-            width = spec.dtype.word.bits // 8
-            same_type = base.specs.get(name) == spec
-            for start in range(0, spec.nbytes, 1 << 23):
-                ours = np.empty(min(1 << 23, spec.nbytes - start), np.uint8)
-                target.read(name, start, ours)
-                if same_type:
-                    theirs = np.empty_like(ours)
-                    base.read(name, start, theirs)
-                    ours ^= theirs
-                for plane in ours.reshape(-1, width).T:
-                    total += len(compressor.compress(np.ascontiguousarray(plane).data))
-    return {"published_nbytes": total}
-
-
-def _releasekit(*arguments: str) -> dict[str, Any]:
+def ask(script: str, *words: str | Path, stdin: str = "") -> dict[str, Any]:
+    """Run one of the parts; what it answers."""
     done = subprocess.run(
-        [sys.executable, "-m", "releasekit", *arguments, "--json"],
+        [sys.executable, PARTS / script, *words],
+        input=stdin,
         stdout=subprocess.PIPE,
+        text=True,
         check=True,
     )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    answer: dict[str, Any] = json.loads(done.stdout or "{}")
+    return answer
 
 
-def make(folder: Path) -> dict[str, Any]:
-    """releasekit make-delta, proof included."""
-    base, target, delta = (str(folder / name) for name in ("base", "target", "delta"))
-    return _releasekit(
-        "make-delta", "--base", base, "--target", target, "--out", delta, "--force"
-    )
-
-
-def apply(folder: Path) -> dict[str, Any]:
-    """releasekit apply-delta, every digest checked, synced to disk."""
-    base, delta, out = (str(folder / name) for name in ("base", "delta", "copy"))
-    return _releasekit("apply-delta", "--base", base, "--delta", delta, "--out", out)
-
-
-CONTENDERS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "copy + sha256": copy_and_hash,
-    "XOR + zstd-3": xor_zstd,
-    "make-delta": make,
-    "apply-delta": apply,
-}
-
-
-def measure(folder: Path, runs: int) -> dict[str, dict[str, Any]]:
-    """Run each contender in turn, `runs` times after a warm-up; medians of each figure."""
-    records: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
-    for turn in range(runs + 1):
-        for name in CONTENDERS:
-            shutil.rmtree(folder / "copy", ignore_errors=True)
-            done = subprocess.run(
-                [sys.executable, __file__, str(folder), "--contender", name],
-                stdout=subprocess.PIPE,
-                check=True,
-            )
-            if turn:
-                records[name].append(json.loads(done.stdout))
-    shutil.rmtree(folder / "copy", ignore_errors=True)
-    return {
-        name: record[0]
-        | {key: statistics.median(one[key] for one in record) for key in ("seconds", "rss")}
-        for name, record in records.items()
-    }
-
-
-def run_contender(folder: Path, name: str) -> None:
-    """Run one contender here, and print its result, wall time and peak memory."""
-    start = time.perf_counter()
-    result = CONTENDERS[name](folder)
-    seconds = time.perf_counter() - start
-    rss = max(
-        resource.getrusage(who).ru_maxrss * 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    print(json.dumps(result | {"seconds": seconds, "rss": rss}))
-
-
-def report(title: str, folder: Path, runs: int) -> Iterator[str]:
-    """Lines of Markdown for one pair."""
-    measured = measure(folder, runs)
-    size = sum(inspect(folder / "target").files.values())
-    weights = sum(info.spec.numel for info in inspect(folder / "target").tensors)
-    yield f"### {title}: {size / 1e9:.2f} GB, {weights / 1e6:.0f} M weights"
-    yield ""
-    yield "| | seconds | GB/s | peak MiB | published bits a weight |"
-    yield "|---|---|---|---|---|"
-    for name, one in measured.items():
-        published = one.get("published_nbytes")
-        bits = "" if published is None else f"{8 * published / weights:.3f}"
+def pairs(arguments: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
+    """Title, size and dtype of each pair, tiny ones first."""
+    for dtype in arguments.dtype:
+        yield f"{dtype} tiny", TINY, dtype
+    if arguments.pair:
+        yield "given pair", GIVEN, ""
+    for dtype, size in itertools.product(arguments.dtype, arguments.gb):
         yield (
-            f"| {name} | {one['seconds']:.2f} | {size / one['seconds'] / 1e9:.2f} | "
-            f"{one['rss'] / 2**20:.0f} | {bits} |"
+            f"{dtype} {'LLaMA-7B' if size == '7b' else f'{float(size):g} GB'}",
+            size,
+            dtype,
         )
-    yield ""
-    for top, bottom, key in (
-        ("apply-delta", "copy + sha256", "seconds"),
-        ("make-delta", "XOR + zstd-3", "seconds"),
-        ("make-delta", "XOR + zstd-3", "published_nbytes"),
-    ):
-        ratio = measured[top][key] / measured[bottom][key]
-        yield f"- {top} ÷ {bottom}, {key.replace('_nbytes', ' bytes')}: **{ratio:.2f}**"
-    yield ""
+
+
+def bench(arguments: argparse.Namespace) -> None:
+    """Measure all pairs; bench.json grows with each."""
+    work: Path = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    peers = arguments.peers_env or work / "peers-env"
+    packages = {one.peer for one in ALL if one.peer and one.name in arguments.only}
+    environment = ask("environment.py", peers, *sorted(packages))
+    measured: list[dict[str, Any]] = []
+    for title, size, dtype in pairs(arguments):
+        at = work / title.replace(" ", "-")
+        shutil.rmtree(at, ignore_errors=True)
+        at.mkdir()
+        base, target = arguments.pair if size == GIVEN else (at / "base", at / "target")
+        taking_part = [
+            replace(one, failure=environment["failures"].get(one.peer, ""))
+            for one in chosen(
+                contenders(at, base, target, peers, arguments.device), arguments.only
+            )
+            if not one.additive or size in (*arguments.peers_gb, TINY)
+        ]
+        if size != GIVEN:
+            additive = any(one.additive for one in taking_part)
+            ask("make_pair.py", at, dtype, size, *(["--additive"] if additive else []))
+        plan = {
+            "at": str(at),
+            "target": str(target),
+            "warm_ups": int(size == TINY),
+            "runs": arguments.runs,
+            "contenders": [asdict(one) for one in taking_part],
+        }
+        measured.append(
+            {
+                "title": title,
+                "tiny": size == TINY,
+                **ask("contend.py", "describe", target),
+                "contenders": ask("measure.py", stdin=json.dumps(plan)),
+            }
+        )
+        found = {"environment": environment, "runs": arguments.runs, "pairs": measured}
+        (work / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
+        shutil.rmtree(at)
+
+
+def size_in_gb(text: str) -> str:
+    """A number, written in one way."""
+    return str(float(text))
+
+
+def parse() -> argparse.Namespace:
+    """The command line, with what its options imply."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    option = parser.add_argument
+    option("work", type=Path, help="folder for pairs, peers and results")
+    option("--gb", type=size_in_gb, nargs="+", default=["0.25", "1.0", "4.0"])
+    option("--dtype", nargs="+", choices=["BF16", "F16"], default=["BF16", "F16"])
+    option("--runs", type=int, help="of each contender; default: 3, and 1 for --shape")
+    option(
+        "--pair", type=Path, nargs=2, metavar=("BASE", "TARGET"), help="measure this pair"
+    )
+    option(
+        "--shape", choices=["7b"], help="LLaMA-7B; by default copy, make- and apply-delta"
+    )
+    option("--only", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    option("--peers", action=argparse.BooleanOptionalAction, default=True)
+    option(
+        "--peers-env",
+        type=lambda text: Path(text).absolute(),
+        help="default: WORK/peers-env",
+    )
+    option(
+        "--peers-gb",
+        type=size_in_gb,
+        nargs="*",
+        default=["1.0"],
+        help="for FastChat, mergekit",
+    )
+    option("--device", help="passed on to make-delta and apply-delta")
+    arguments = parser.parse_args()
+    if arguments.pair and arguments.shape:
+        parser.error("--pair and --shape exclude each other")
+    only = set(arguments.only or NAMES)
+    if arguments.pair:
+        arguments.pair = [path.absolute() for path in arguments.pair]
+        arguments.gb, arguments.dtype = [], arguments.dtype[:1]
+    elif arguments.shape:
+        arguments.gb = [arguments.shape]
+        only &= set(arguments.only or ("copy + sha256", "make-delta", "apply-delta"))
+    asked_for = arguments.only or ()
+    arguments.only = [
+        one.name
+        for one in ALL
+        if one.name in only
+        and (arguments.peers or not one.peer)
+        and (not one.additive or set(arguments.gb) & set(arguments.peers_gb))
+    ]
+    if missing := set(asked_for) - set(arguments.only):
+        parser.error(
+            f"no pair for {', '.join(sorted(missing))}: see --peers-gb, --no-peers"
+        )
+    arguments.runs = arguments.runs or (1 if arguments.shape else 3)
+    arguments.device = ["--device", arguments.device] if arguments.device else []
+    return arguments
 
 
 def main() -> None:
-    """Parse the arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--gb", type=float, nargs="*", default=[0.25, 1.0])
-    parser.add_argument("--dtype", nargs="*", default=["BF16", "F16"])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--pair", type=Path, nargs=2, metavar=("BASE", "TARGET"))
-    parser.add_argument("--contender", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.contender:
-        run_contender(arguments.work, arguments.contender)
-        return
-    if arguments.pair:
-        folder = arguments.work / "pair"
-        folder.mkdir(parents=True)
-        for name, path in zip(("base", "target"), arguments.pair, strict=True):
-            (folder / name).symlink_to(path.resolve())
-        print("\n".join(report("given pair", folder, arguments.runs)))
-        return
-    for dtype in arguments.dtype:
-        for gb in arguments.gb:
-            folder = arguments.work / f"{dtype}-{gb}"
-            # In a child: a process' peak memory is handed down to those that it starts.
-            maker = multiprocessing.Process(
-                target=make_pair, args=(folder, dtype, gb * 1e9)
-            )
-            maker.start()
-            maker.join()
-            print("\n".join(report(f"LLaMA-shaped {dtype}", folder, arguments.runs)))
-            shutil.rmtree(folder)
+    """Measure, then report."""
+    arguments = parse()
+    bench(arguments)
+    subprocess.run(
+        [sys.executable, PARTS / "report.py", arguments.work / "bench.json"], check=True
+    )
 
 
 if __name__ == "__main__":

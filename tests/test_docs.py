@@ -20,7 +20,7 @@ _README = (_ROOT / "README.md").read_text()
 _FORMAT = (_ROOT / "releasekit" / "FORMAT.md").read_text()
 
 #: Commands that set up a machine; scripts/test has run the same by the time this runs.
-_SET_UP = re.compile(r"pip install|scripts/(test|quickstart)\b")
+_SET_UP = re.compile(r"pip install|scripts/(test|prove|quickstart)\b")
 
 
 def _blocks(language: str) -> list[str]:

@@ -136,7 +136,8 @@ def count_groups(
     # Four counters a group: one would wait for itself from word to word.
     count = np.zeros((4, groups), np.int64)
     _counter(key, classes, row, table, count.reshape(-1))
-    return count.sum(axis=0)
+    total: NDArray[np.int64] = count.sum(axis=0)
+    return total
 
 
 def _ranks(key, table, cursor, rank):
