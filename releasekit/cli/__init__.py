@@ -6,6 +6,7 @@ and argument errors are instant.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -31,4 +32,7 @@ for module in (make, apply, verify, inspect):
 
 def main() -> None:
     """Entry point of the `releasekit` command."""
+    # numpy starts threads for linear algebra, which nothing here does, and lets them spin
+    # for a tenth of a second each.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(run(cli))
