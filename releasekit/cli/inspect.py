@@ -121,7 +121,7 @@ def _summary(found: Inspection) -> list[tuple[str, str]]:
         ("rebuilds", f"{len(found.rebuilt)} files, {render.size(full)}"),
         ("published", f"{len(found.files)} files, {render.size(total)}"),
         ("ratio", render.share(total / full if full else None)),
-        ("codec", f"{codec.id}, level {codec.level}, {codec.chunk} words a chunk"),
+        ("codec", f"{codec.id}, {codec.chunk} words a chunk"),
         ("base", found.manifest.base_identity),
         ("target", found.manifest.target_identity),
     ]

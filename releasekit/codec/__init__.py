@@ -23,13 +23,9 @@ class Ulp:
     """Parameters of the codec `ulp-v1`.
 
     Attributes:
-        level: pcodec's compression level, 0 to 12: the logarithm of the number of bins.
-            Against 8, level 10 takes a few percent more time, and saves 0.2 % on smooth
-            updates and 1 to 2 % on sparse ones and on those of equal size.
         chunk: words in a chunk, before it is rounded to whole rows; 2**10 to 2**24.
     """
 
-    level: int = 10
     chunk: int = 1 << 20
 
     @property
@@ -48,7 +44,6 @@ class Ulp:
             )
         params = record.record("params")
         codec = cls(
-            level=params.integer("level", maximum=12),
             chunk=params.integer("chunk", minimum=MIN_CHUNK, maximum=MAX_CHUNK),
         )
         params.close()
@@ -57,4 +52,4 @@ class Ulp:
 
     def to_json(self) -> dict[str, object]:
         """Identifier and parameters as they stand in a manifest."""
-        return {"id": self.id, "params": {"level": self.level, "chunk": self.chunk}}
+        return {"id": self.id, "params": {"chunk": self.chunk}}

@@ -6,7 +6,8 @@ A chunk of words is coded in four steps, each undone in reverse by the decoder:
 2. The difference, modulo 2**bits and zigzagged, is the residual.
 3. Residuals are grouped by the base's exponent and the row's scale (`grouping`). The
    decoder holds the base, so the order within the groups costs no bytes.
-4. Each group is coded by pcodec, whose bins follow the group's distribution closely.
+4. Each group is coded in pcodec's format, whose bins follow the group's distribution
+   closely: by an encoder of our own (`entropy`), decoded by pcodec.
 
 A chunk that would not shrink is stored raw; one that equals the base takes one byte. A
 tensor without a base is coded against zeros, which leaves its own distribution.
@@ -19,26 +20,26 @@ pcodec's own format is stable: any pcodec 1.x reads what an earlier one wrote.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, wrapped
+from pcodec import wrapped
 
+from releasekit.codec import entropy, grouping, kernels
 from releasekit.codec import frame as frames
-from releasekit.codec import grouping, kernels
 from releasekit.codec.kernels import UNCHANGED_ROW, Words
-from releasekit.errors import BaseMismatchError, FormatError, ReleaseKitError
+from releasekit.codec.scratch import scratch
+from releasekit.errors import BaseMismatchError, FormatError
 from releasekit.tensors import Word
 
 #: The first bytes of a pcodec stream: format version 4.1. Fixed by the codec's version.
 _PCODEC_HEADER: Final = b"\x04\x01"
 
 
-def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> bytes:
+def encode(base: Words, target: Words, *, word: Word, row: int) -> bytes:
     """Code one chunk.
 
     Args:
@@ -46,7 +47,6 @@ def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> b
         target: (n,) words to code, n > 0.
         word: layout of the words.
         row: words in a row; the chunk begins at the start of one.
-        level: pcodec's compression level.
 
     Returns:
         One frame, at most one byte longer than the target's bytes.
@@ -54,12 +54,12 @@ def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> b
     if np.array_equal(base, target):
         return bytes([frames.UNCHANGED])
     shape = Reduced(word, _common_zeros(target, word))
-    residual = _scratch("residual", target.size, shape.container)
-    key = _scratch("key", target.size, np.uint16)
+    residual = scratch("residual", target.size, shape.container)
+    key = scratch("key", target.size, np.uint16)
     minuend, subtrahend = target, base
     if shape.shift:
         minuend = np.right_shift(target, shape.shift)
-        subtrahend = _scratch("base", base.size, base.dtype)
+        subtrahend = scratch("base", base.size, base.dtype)
         shape.reduce(base, subtrahend)
     kernels.difference(target.itemsize, shape.bits, word.signed_magnitude)(
         subtrahend, minuend, *shape.exponent, residual, key
@@ -68,20 +68,17 @@ def encode(base: Words, target: Words, *, word: Word, row: int, level: int) -> b
     table = grouping.index_table(chosen.last, shape.kmask)
     count = kernels.count_groups(key, chosen.classes, row, table, chosen.last.size)
     stops = np.cumsum(count)
-    grouped = _scratch("grouped", target.size, shape.container)
+    grouped = scratch("grouped", target.size, shape.container)
     cursor = (stops - count).astype(np.uint64)
     group = kernels.grouper(target.itemsize)
-    rank = _scratch("rank", kernels.BLOCK, np.uint32)
+    rank = scratch("rank", kernels.BLOCK, np.uint32)
     group(residual, key, chosen.classes, row, table, cursor, rank, grouped)
     coded = frames.Grouped(
         shift=shape.shift,
         last=chosen.last,
         count=count,
-        rows=_pack(chosen.classes.astype(np.uint32), level),
-        groups=tuple(
-            _pack(grouped[stop - size : stop], level)
-            for stop, size in zip(stops.tolist(), count.tolist(), strict=True)
-        ),
+        rows=entropy.pack(chosen.classes.astype(np.uint32)),
+        groups=tuple(entropy.pack_groups(grouped[: int(stops[-1])], count)),
     ).pack()
     if len(coded) > target.nbytes:
         return bytes([frames.RAW]) + target.tobytes()
@@ -131,7 +128,7 @@ def combine(residuals: Residuals, words: Words) -> bool:
         residuals.table,
         cursor,
         *reduced.exponent,
-        _scratch("block", kernels.BLOCK, reduced.container),
+        scratch("block", kernels.BLOCK, reduced.container),
     )
     if reduced.shift:
         np.left_shift(words, reduced.shift, out=words)
@@ -185,9 +182,12 @@ def encode_nbytes(words: int, word: Word) -> int:
     """Scratch space that `encode` and `decode` take in each thread, in bytes."""
     container = kernels.residual_nbytes(word.bits // 8)
     kmask = (1 << word.exponent_bits) - 1
-    # Residuals, as such and grouped, exponents, and what counting and coding them takes.
-    return words * (4 * container + 2 + word.bits // 8) + (
-        grouping.survey_nbytes(container, kmask) + decode_nbytes(words, word)
+    # Residuals, as such and grouped, exponents, reduced words, and what coding them takes.
+    return (
+        words * (2 * container + 2 + 2 * word.bits // 8)
+        + entropy.pack_nbytes(words, container)
+        + grouping.survey_nbytes(container, kmask)
+        + decode_nbytes(words, word)
     )
 
 
@@ -208,7 +208,7 @@ def _residuals(frame: bytes, words: int, word: Word, row: int, where: str) -> Re
         where=where,
     )
     reduced = Reduced(word, parts.shift)
-    grouped = _scratch("grouped", 1 << (words - 1).bit_length(), reduced.container)
+    grouped = scratch("grouped", 1 << (words - 1).bit_length(), reduced.container)
     stops = np.cumsum(parts.count)
     for stop, count, coded in zip(
         stops.tolist(), parts.count.tolist(), parts.groups, strict=True
@@ -222,26 +222,6 @@ def _residuals(frame: bytes, words: int, word: Word, row: int, where: str) -> Re
         row=row,
         table=grouping.index_table(parts.last, kmask),
     )
-
-
-def _pack(numbers: NDArray[Any], level: int) -> bytes:
-    """Code numbers with pcodec; none at all if they are all 0."""
-    if not numbers.any():
-        return b""
-    config = ChunkConfig(
-        compression_level=level,
-        mode_spec=ModeSpec.classic(),
-        delta_spec=DeltaSpec.no_op(),
-        paging_spec=PagingSpec.exact_page_sizes([numbers.size]),
-    )
-    file = wrapped.FileCompressor()
-    if file.write_header() != _PCODEC_HEADER:
-        raise ReleaseKitError(
-            f"the installed pcodec writes format {list(file.write_header())}, expected "
-            f"{list(_PCODEC_HEADER)} of this codec: install pcodec 1.1"
-        )
-    coder = file.chunk_compressor(numbers, config)
-    return bytes(coder.write_meta()) + bytes(coder.write_page(0))
 
 
 def _unpack_classes(coded: bytes, rows: int, where: str) -> NDArray[np.uint8]:
@@ -296,7 +276,7 @@ def _common_zeros(words: Words, word: Word) -> int:
 
 
 def _unpack(coded: bytes, out: NDArray[Any], where: str) -> None:
-    """Inverse of `_pack`: fill `out` exactly, or raise FormatError."""
+    """Inverse of `entropy.pack`: fill `out` exactly, or raise FormatError."""
     if not coded:
         out[:] = 0
         return
@@ -311,19 +291,3 @@ def _unpack(coded: bytes, out: NDArray[Any], where: str) -> None:
             f"{where}: pcodec: expected {out.size} numbers in {len(coded)} bytes, found "
             f"{progress.n_processed} in {used + page}"
         )
-
-
-_buffers = threading.local()
-
-
-def _scratch(name: str, size: int, dtype: DTypeLike) -> NDArray[Any]:
-    """A buffer of this thread, kept between chunks: fresh pages cost more than filling.
-
-    Its content is unspecified, and it is valid until the same name is asked for again.
-    """
-    wanted = np.dtype(dtype)
-    buffer: NDArray[np.uint8] | None = getattr(_buffers, name, None)
-    if buffer is None or buffer.size < size * wanted.itemsize:
-        buffer = np.empty(size * wanted.itemsize, np.uint8)
-        setattr(_buffers, name, buffer)
-    return buffer[: size * wanted.itemsize].view(wanted)

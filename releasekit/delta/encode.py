@@ -158,7 +158,7 @@ class Encoder:
         word = job.chunking.word
         words, known = as_words(target, word), as_words(predicted, word)
         row = job.chunking.row
-        frame = ulp.encode(known, words, word=word, row=row, level=self._codec.level)
+        frame = ulp.encode(known, words, word=word, row=row)
         proof[:] = predicted
         where = f"tensor {shown(job.spec.name)}[{index}]"
         ulp.decode(

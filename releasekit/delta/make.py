@@ -216,7 +216,6 @@ class _Maker:
         """Names the work by all that shapes the release, but for the tensors' values."""
         shaping = [
             _made_with(),
-            version("pcodec"),
             self.codec.to_json(),
             self.shard_nbytes,
             self.name,

@@ -263,7 +263,6 @@ def test_inputs_that_change_in_between_are_noticed(
         {"codec": Ulp(chunk=2048)},
         {"shard_nbytes": 4000},
         {"name": "y"},
-        {"codec": Ulp(level=0)},
     ],
 )
 def test_other_options_are_other_work(

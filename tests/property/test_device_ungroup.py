@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from releasekit.codec import entropy, grouping, ulp
 from releasekit.codec import frame as frames
-from releasekit.codec import grouping, ulp
 from releasekit.errors import BaseMismatchError
 from releasekit.tensors import DTYPES, Word
 from tests.property.test_ulp import Words, chunks, some_words
@@ -31,7 +31,7 @@ def agree(frame: bytes, base: Words, word: Word, row: int) -> None:
 @given(chunk=chunks(), row=ROWS)
 def test_rebuild_inverts_encode(chunk: tuple[Words, Words, Word], row: int) -> None:
     base, target, word = chunk
-    frame = ulp.encode(base, target, word=word, row=row, level=8)
+    frame = ulp.encode(base, target, word=word, row=row)
     assume(frame[0] == 2)
     parts = parts_of(frame, base.size, word, row)
     np.testing.assert_array_equal(rebuild(parts, base, word, row), target)
@@ -42,7 +42,7 @@ def test_another_base_gives_what_it_gives_on_the_cpu(
     chunk: tuple[Words, Words, Word], row: int, kind: str, data: st.DataObject
 ) -> None:
     base, target, word = chunk
-    frame = ulp.encode(base, target, word=word, row=row, level=8)
+    frame = ulp.encode(base, target, word=word, row=row)
     assume(frame[0] == 2)
     source = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     other = some_words(source, kind, base.size, word)
@@ -88,7 +88,7 @@ def test_any_frame_gives_what_it_gives_on_the_cpu(
         shift=shift,
         last=last,
         count=count,
-        rows=ulp._pack(classes.astype(np.uint32), 0),
-        groups=tuple(ulp._pack(part, 0) for part in parts),
+        rows=entropy.pack(classes.astype(np.uint32)),
+        groups=tuple(entropy.pack(part) for part in parts),
     ).pack()
     agree(frame, base, word, row)

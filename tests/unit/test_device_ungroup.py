@@ -86,7 +86,7 @@ def rebuild(
 
 def check(base: Array, target: Array, word: Word, row: int = 64) -> Parts:
     """Codes a chunk, which must not be stored raw, and rebuilds it."""
-    frame = ulp.encode(base, target, word=word, row=row, level=8)
+    frame = ulp.encode(base, target, word=word, row=row)
     assert frame[0] == GROUPED
     parts = parts_of(frame, base.size, word, row)
     np.testing.assert_array_equal(rebuild(parts, base, word, row), target)
@@ -315,7 +315,7 @@ def test_a_gpu_gives_the_same_words(device: str, dtype: DType) -> None:
     word = dtype.word
     base = weights(word, 1 << 20)
     for target in (moved(base), moved(base) & ~base.dtype.type(3)):
-        frame = ulp.encode(base, target, word=word, row=64, level=8)
+        frame = ulp.encode(base, target, word=word, row=64)
         parts = parts_of(frame, base.size, word, 64)
         np.testing.assert_array_equal(rebuild(parts, base, word, 64, device), target)
 

@@ -66,7 +66,7 @@ def document() -> Document:
         "format": "releasekit-delta/1",
         "name": "tüne",
         "made_with": "a test",
-        "codec": {"id": "ulp-v1", "params": {"level": 8, "chunk": 1024}},
+        "codec": {"id": "ulp-v1", "params": {"chunk": 1024}},
         "base": {
             "identity": identity(base),
             "tensors": [
@@ -227,10 +227,6 @@ ONE, TWO = document()["target"]["weights"]
             f'codec.id: expected "ulp-v1", found "ulp-v2": {UPDATE}',
         ),
         (
-            put("codec.params.level", 13),
-            "codec.params.level: expected an integer of at most 12, found 13",
-        ),
-        (
             put("codec.params.chunk", 1023),
             "codec.params.chunk: expected an integer of at least 1024, found 1023",
         ),
@@ -273,7 +269,6 @@ def test_unknown_fields_are_refused(path: str) -> None:
         *(("", key) for key in document()),
         ("codec", "id"),
         ("codec", "params"),
-        ("codec.params", "level"),
         ("codec.params", "chunk"),
         ("base", "identity"),
         ("base", "tensors"),

@@ -115,9 +115,9 @@ def test_the_system_s_temporary_folder_is_the_second_choice(
 def test_an_array_that_is_not_as_declared_is_refused(cache: Path) -> None:
     kernel = Kernel(add, "u2* u2* u8 u2*", variant="_refused")
     right = np.zeros(4, np.uint16)
-    with pytest.raises(TypeError, match=r"expected u2\*, found uint32"):
+    with pytest.raises(TypeError, match="expected uint16, found uint32"):
         kernel(right, right.astype(np.uint32), 1, right)
-    with pytest.raises(TypeError, match=r"expected u2\*"):
+    with pytest.raises(TypeError, match="expected uint16"):
         kernel(right, np.zeros(8, np.uint16)[::2], 1, right)
     with pytest.raises(ValueError, match="zip"):
         kernel(right, right, 1)

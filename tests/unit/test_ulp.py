@@ -28,9 +28,9 @@ Array = NDArray[Any]
 def encode(base: Array, target: Array, word: Word, row: int = 64) -> bytes:
     """Codes a chunk, and holds the frame against what is promised of every frame."""
     base, target = base.ravel(), target.ravel()
-    frame = ulp.encode(base, target, word=word, row=row, level=8)
+    frame = ulp.encode(base, target, word=word, row=row)
     assert len(frame) <= target.nbytes + 1
-    assert ulp.encode(base, target, word=word, row=row, level=8) == frame
+    assert ulp.encode(base, target, word=word, row=row) == frame
     np.testing.assert_array_equal(decode(frame, base, word, row), target)
     return frame
 
@@ -216,20 +216,9 @@ def test_threads_do_not_share_buffers() -> None:
         assert list(pool.map(code, bases)) == list(map(code, bases))
 
 
-def test_a_level_changes_the_cost_and_not_the_content() -> None:
-    base = (normal(20_000) >> 16).astype(np.uint16)
-    target = nudged(base, 0.5, 30)
-    sizes = []
-    for level in (0, 4, 8, 12):
-        frame = ulp.encode(base, target, word=BF16, row=64, level=level)
-        np.testing.assert_array_equal(decode(frame, base, BF16), target)
-        sizes.append(len(frame))
-    assert sizes[2] < sizes[0]
-
-
 def test_a_base_of_other_exponents_is_found_out() -> None:
     base = (normal(20_000) >> 16).astype(np.uint16)
-    frame = ulp.encode(base, updated(base), word=BF16, row=64, level=8)
+    frame = ulp.encode(base, updated(base), word=BF16, row=64)
     others = [
         (normal(20_000, 9) >> 16).astype(np.uint16),
         np.zeros_like(base),
@@ -245,7 +234,7 @@ def test_a_base_of_other_exponents_is_found_out() -> None:
 def test_a_base_of_the_same_exponents_gives_other_words() -> None:
     base = (normal(20_000) >> 16).astype(np.uint16)
     target = updated(base)
-    frame = ulp.encode(base, target, word=BF16, row=64, level=8)
+    frame = ulp.encode(base, target, word=BF16, row=64)
     for other in (base ^ np.uint16(1), base ^ np.uint16(0x8000), base[::-1].copy()):
         assert not np.array_equal(decode(frame, other, BF16), target)
 
