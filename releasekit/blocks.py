@@ -44,11 +44,12 @@ def writer(file: BufferedRandom, start: int = 0) -> Writer:
     """The best way to write to `file` from byte `start` on; all before is there."""
     if hasattr(os, "O_DIRECT"):
         flags = fcntl.fcntl(file, fcntl.F_GETFL)
+        output = BlockWriter(file, flags, start)  # reads, which the cache does in any case
         try:
             fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT)
         except OSError:
             return Flusher(file)  # this file system cannot
-        return BlockWriter(file, flags, start)
+        return output
     return Flusher(file)
 
 

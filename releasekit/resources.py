@@ -97,8 +97,10 @@ def share_out(
         extra: bytes that something beside the chunks takes.
 
     Raises:
-        UsageError: if not even one thread fits.
+        UsageError: if not even one thread fits, or none is wanted.
     """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads: expected 1 or more, found {threads}")
     for count in range(threads or default_threads(), 0, -1):
         lanes = max(min(files, count // _THREADS_A_LANE), 1)
         found = Resources(threads=count, lanes=lanes, need=need, fixed=_FIXED + extra)

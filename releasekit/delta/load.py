@@ -17,13 +17,14 @@ from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.delta.base import check_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
+from releasekit.device.choose import TORCH_NBYTES
 from releasekit.errors import BaseMismatchError, UsageError
 from releasekit.manifest import Manifest
 from releasekit.names import shown
 from releasekit.operations import Op
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.resources import DEFAULT_MAX_MEMORY, share_out
+from releasekit.resources import DEFAULT_MAX_MEMORY, Resources, share_out
 
 if TYPE_CHECKING:
     import torch
@@ -76,10 +77,17 @@ def load_into(
         rebuild = Rebuild(release, checkpoint)
         names = list(manifest.target)
         if base is None:
-            _check_memory(manifest, checkpoint, threads, progress)
             names = [n for n in names if manifest.operations[n].op is not Op.SAME]
             names = [n for n in names if manifest.operations[n].of is None]
-        _fill(tensors, names, rebuild, threads, max_memory, progress)
+        # Tied tensors are one place, where two threads must not meet.
+        places = {(tensors[n].device, tensors[n].data_ptr()): n for n in names}
+        names = list(places.values())
+        resources = share_out(
+            rebuild.need(names), threads=threads, max_memory=max_memory, extra=TORCH_NBYTES
+        )
+        if base is None:
+            _check_memory(manifest, checkpoint, resources.threads, progress)
+        _fill(tensors, names, rebuild, resources, progress)
     if base is None:
         _fill_aliases(tensors, manifest)
     return manifest.target_identity
@@ -94,9 +102,10 @@ def _tensors(
     state = model if isinstance(model, Mapping) else model.state_dict()
     missing = [name for name in manifest.target if name not in state]
     if missing:
+        more = f", nor {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(
-            f"the model has no tensor {shown(missing[0])}, nor {len(missing) - 1} more "
-            f"that {manifest.name} has: build the model from the release's config"
+            f"the model has no tensor {shown(missing[0])}{more} that {manifest.name} has: "
+            "build the model from the release's config"
         )
     places: dict[tuple[object, int], str] = {}
     for name, spec in manifest.target.items():
@@ -149,7 +158,7 @@ def _needed(manifest: Manifest) -> list[str]:
 def _check_memory(
     manifest: Manifest,
     base: Checkpoint,
-    threads: int | None,
+    threads: int,
     progress: ProgressCallback | None,
 ) -> None:
     """Hold what the model has against the base's digests."""
@@ -169,8 +178,7 @@ def _fill(
     tensors: Mapping[str, torch.Tensor],
     names: list[str],
     rebuild: Rebuild,
-    threads: int | None,
-    max_memory: int,
+    resources: Resources,
     progress: ProgressCallback | None,
 ) -> None:
     """Rebuild the named tensors in their places, device by device."""
@@ -182,7 +190,6 @@ def _fill(
         here = [name for name in names if tensors[name].device == device]
         sink = TensorSink(device, stage, tensors.__getitem__)
         made = rebuild.combining(sink.combine) if sink.combine else rebuild
-        resources = share_out(made.need(here), threads=threads, max_memory=max_memory)
         with Workers(resources.threads) as workers:
             buffers = resources.buffers(sink.allocate)
             for name in made.tensors(here, workers, buffers, sink):

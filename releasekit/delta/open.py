@@ -7,6 +7,7 @@ here and under `device`, and only when a tensor is asked for.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,10 @@ from releasekit.checkpoint import open_checkpoint
 from releasekit.delta.base import check_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
+from releasekit.device.choose import TORCH_NBYTES
+from releasekit.errors import UsageError
 from releasekit.manifest import Manifest
+from releasekit.names import shown
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
 from releasekit.resources import DEFAULT_MAX_MEMORY, share_out
@@ -72,20 +76,26 @@ class OpenDelta:
 
         Raises:
             KeyError: if the target has no tensor of a given name.
-            UsageError: if torch has no dtype for a tensor, or no such device.
+            UsageError: if torch has no dtype for a tensor, or no such device, or a tensor
+                is named twice.
             BaseMismatchError, FormatError, IntegrityError: as `apply_delta` does.
         """
         from releasekit.device.tensors import TensorSink, empty, usable
 
         specs = self.manifest.target
         wanted = [specs[name] for name in (specs if names is None else names)]
+        order = [spec.name for spec in wanted]
+        if twice := [name for name, count in Counter(order).items() if count > 1]:
+            raise UsageError(f"tensor {shown(twice[0])}: is asked for twice; name it once")
         place = usable(device)
         stage = Stage(progress, "rebuild", sum(spec.nbytes for spec in wanted))
         sink = TensorSink(place, stage, lambda name: empty(specs[name], place))
         rebuild = self._rebuild.combining(sink.combine) if sink.combine else self._rebuild
-        order = [spec.name for spec in wanted]
         resources = share_out(
-            rebuild.need(order), threads=self._threads, max_memory=self._max_memory
+            rebuild.need(order),
+            threads=self._threads,
+            max_memory=self._max_memory,
+            extra=TORCH_NBYTES,
         )
         with Workers(resources.threads) as workers:
             buffers = resources.buffers(sink.allocate)

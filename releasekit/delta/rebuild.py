@@ -93,6 +93,8 @@ class Rebuild:
         words = chunk // predictor.chunking.word_nbytes
         # The payload is read, its groups are cut out of it, and decoded.
         scratch = 2 * chunk + ulp.decode_nbytes(words, predictor.chunking.word)
+        if self._combine is not ulp.combine:
+            scratch += 2 * chunk  # residuals on their way to a device
         return Need(buffer=chunk + PAGE + predictor.spare_nbytes, scratch=scratch)
 
     def _maker(self, name: str) -> str:

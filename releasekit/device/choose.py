@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 AUTO: Final = "auto"
 #: Host memory that torch takes by being there, in bytes.
-_TORCH_NBYTES: Final = 256 << 20
-_KNOWN: Final = re.compile(r"auto|cpu|mps|cuda(:(\d{1,4}|all))?")
+TORCH_NBYTES: Final = 256 << 20
+_KNOWN: Final = re.compile(r"auto|cpu|mps|cuda(:([0-9]{1,4}|all))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ def engines(device: str) -> list[Engine]:
         Engine(
             combine=DeviceCombine(one),
             allocate=allocator(one),
-            host_nbytes=_TORCH_NBYTES,
+            host_nbytes=TORCH_NBYTES,
         )
         for one in devices
     ]

@@ -57,7 +57,7 @@ class DeviceCombine:
     @property
     def kept(self) -> bool:
         """Whether the destination that this thread named has been filled."""
-        return self._local.destination is None
+        return getattr(self._local, "destination", None) is None
 
     def __call__(self, residuals: Residuals, words: Words) -> bool:
         """Add residuals to words in place; returns whether they fit."""

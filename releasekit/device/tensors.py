@@ -50,7 +50,7 @@ def usable(device: str | torch.device) -> torch.device:
     """The device, if torch can use it here; else UsageError."""
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
+        found = torch.empty(0, device=found).device  # with its number: threads have others
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"device {device}: {reason}") from error
@@ -62,12 +62,13 @@ def usable(device: str | torch.device) -> torch.device:
 def dtype_and_shape(spec: TensorSpec) -> tuple[torch.dtype, tuple[int, ...]]:
     """What torch calls a tensor's dtype and shape; UsageError if it has no such dtype."""
     dtype = getattr(torch, _TORCH_DTYPES.get(spec.dtype.label, ""), None)
-    if dtype is None:
+    halves = spec.dtype.label == "F4"
+    if dtype is None or (halves and spec.shape[-1] % 2):
         raise UsageError(
-            f"tensor {shown(spec.name)}: torch has no dtype for {spec.dtype.label}; "
+            f"tensor {shown(spec.name)}: torch has no dtype for {spec.describe()}; "
             "rebuild to files with apply-delta instead"
         )
-    if spec.dtype.label == "F4":
+    if halves:
         return dtype, (*spec.shape[:-1], spec.shape[-1] // 2)
     return dtype, spec.shape
 
@@ -114,11 +115,15 @@ class TensorSink:
         self._make = make
         self._tensors: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._lock = threading.Lock()
+        if device.type == "cuda":  # what the caller has queued there; ours is other streams
+            torch.cuda.synchronize(device)
 
     def _bytes(self, name: str) -> torch.Tensor:
         with self._lock:
             if name not in self._tensors:
                 tensor = self._make(name)
+                if tensor.device.type == "cuda":  # its memory may be used, and just freed
+                    torch.cuda.current_stream(tensor.device).synchronize()
                 self._tensors[name] = tensor, as_bytes(tensor)
             return self._tensors[name][1]
 
