@@ -129,7 +129,9 @@ def work_options(command: _F) -> _F:
             help="Host memory to use at most.",
         ),
         click.option(
-            "--threads", type=click.IntRange(1), help="By default one a processor."
+            "--threads",
+            type=click.IntRange(1),
+            help="By default one a processor; two where they write to the disk.",
         ),
         click.option(
             "--device",

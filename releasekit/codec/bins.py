@@ -352,6 +352,11 @@ class Bins:
     bucket: NDArray[np.uint16]
 
 
+def latent_bits(nbytes: int) -> int:
+    """Width of the integers that pcodec takes numbers of so many bytes for."""
+    return max(8 * nbytes, 32)
+
+
 def choose(numbers: NDArray[Any], count: NDArray[np.int64]) -> Bins:
     """Choose the bins of each group, from the group's `count` numbers."""
     nbytes = numbers.itemsize
@@ -367,7 +372,7 @@ def choose(numbers: NDArray[Any], count: NDArray[np.int64]) -> Bins:
         numbers,
         stops,
         LOG2,
-        8 * nbytes + _BIN_BITS,
+        latent_bits(nbytes) + _BIN_BITS,
         scratch("histogram", BUCKETS, np.uint32),
         bins.bucket,
         scratch("items", 9 * (MAX_ITEMS + 1), np.uint64),

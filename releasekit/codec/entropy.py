@@ -23,7 +23,7 @@ _TABLES_NBYTES: Final = 3 << 20
 def pack_nbytes(size: int, itemsize: int) -> int:
     """Scratch space that coding this many numbers takes in each thread, in bytes, about."""
     # Buckets; bits as they are coded, and in their place; tables.
-    return size * 2 + 2 * size * (itemsize + 2) + _TABLES_NBYTES
+    return size * 2 + 2 * size * (max(itemsize, 4) + 2) + _TABLES_NBYTES
 
 
 def pack(numbers: NDArray[Any]) -> bytes:
@@ -35,11 +35,12 @@ def pack_groups(numbers: NDArray[Any], count: NDArray[np.int64]) -> list[bytes]:
     """Code each group of numbers.
 
     Args:
-        numbers: (n,) uint32 or uint64, group after group; at most 2**24 in each.
+        numbers: (n,) unsigned integers, group after group; at most 2**24 in each.
         count: (G,) numbers in each group, n in all.
 
     Returns:
         For each group, pcodec's metadata of a chunk and its one page, in the wrapped format
-        4.1; nothing at all if all numbers are 0, or none are there.
+        4.1, as of uint64 if they are, else of uint32; nothing at all if all numbers are 0,
+        or none are there.
     """
     return tans.code(numbers, count, bins.choose(numbers, count))

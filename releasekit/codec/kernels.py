@@ -80,17 +80,20 @@ def difference(word_nbytes: int, bits: int, signed_magnitude: bool) -> Kernel:
             residual[i] = ((d << one) & mask) ^ (mask * (d >> top))
             key[i] = (np.uint64(b) >> mant) & kmask
 
-    w, z = f"u{word_nbytes}*", f"u{residual_nbytes(word_nbytes)}*"
+    w = f"u{word_nbytes}*"
     return Kernel(
         residuals,
-        f"{w} {w} u8 u8 {z} u2*",
+        f"{w} {w} u8 u8 {w} u2*",
         variant=f"_{word_nbytes}_{bits}_{signed_magnitude:d}",
     )
 
 
-def residual_nbytes(word_nbytes: int) -> int:
-    """Bytes in a residual of words of this size: pcodec codes no type of 8 bits faster."""
-    return 8 if word_nbytes == 8 else 4
+def coded_nbytes(word_nbytes: int) -> int:
+    """Bytes of the integers as which residuals of words of this size are coded.
+
+    pcodec decodes integers of 32 bits as fast as narrower ones, or faster.
+    """
+    return max(word_nbytes, 4)
 
 
 def _count_groups(key, classes, row, table, count):
@@ -191,12 +194,12 @@ def grouper(word_nbytes: int) -> Kernel:
                 for i in range(np.uint64(block.size)):
                     grouped[np.uint64(rank[i])] = block[i]
 
-    z = f"u{residual_nbytes(word_nbytes)}*"
+    w = f"u{word_nbytes}*"
     return Kernel(
         group,
-        f"{z} u2* u1* i8 u2* u8* u4* {z}",
+        f"{w} u2* u1* i8 u2* u8* u4* {w}",
         helpers=(_ranks,),
-        variant=f"_{residual_nbytes(word_nbytes)}",
+        variant=f"_{word_nbytes}",
     )
 
 
@@ -264,7 +267,7 @@ def rebuilder(word_nbytes: int, bits: int, signed_magnitude: bool) -> Kernel:
                     o = ((b ^ (flip & (zero - (b >> top)))) + d) & mask
                     block[i] = o ^ (flip & (zero - (o >> top)))
 
-    w, z = f"u{word_nbytes}*", f"u{residual_nbytes(word_nbytes)}*"
+    w, z = f"u{word_nbytes}*", f"u{coded_nbytes(word_nbytes)}*"
     return Kernel(
         rebuild,
         f"{w} {z} u1* i8 u2* u8* u8 u8 {z}",

@@ -24,8 +24,6 @@ _THREE = np.uint64(3)
 _FOUR = np.uint64(4)
 _EXACT: Final = 16
 _OCTAVE_BUCKETS: Final = 4
-#: Buckets for residuals of up to 64 bits: 16, and four for each octave from 2**4 on.
-BUCKETS: Final = _EXACT + _OCTAVE_BUCKETS * 60
 
 #: What a group costs besides its words, in bits: 10 bytes in the frame and the coder's
 #: head; and for each bucket in use about a bin in the coder's table.
@@ -183,7 +181,8 @@ def row_scales(
 
 
 def _buckets(residual_nbytes: int) -> int:
-    return BUCKETS if residual_nbytes == 8 else _EXACT + _OCTAVE_BUCKETS * 28
+    """Buckets of all residuals of this size."""
+    return _EXACT + _OCTAVE_BUCKETS * (8 * residual_nbytes - 4)
 
 
 def count_nbytes(residual_nbytes: int, indices: int) -> int:

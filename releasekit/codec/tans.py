@@ -33,7 +33,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.codec.bins import BUCKETS, FRACTION, LOG2, Bins
+from releasekit.codec.bins import BUCKETS, FRACTION, LOG2, Bins, latent_bits
 from releasekit.codec.native import Kernel
 from releasekit.codec.scratch import scratch
 
@@ -352,7 +352,7 @@ def _packer(nbytes: int) -> Kernel:
 
 def code(numbers: NDArray[Any], count: NDArray[np.int64], chosen: Bins) -> list[bytes]:
     """Code each group with the bins that were chosen for it; nothing if it has none."""
-    groups, bits = count.size, 8 * numbers.itemsize
+    groups, bits = count.size, latent_bits(numbers.itemsize)
     most_bits = bits + MAX_SIZE_LOG
     found = int(chosen.first[-1])
     # Words for each group to begin with one, and to write past the end of one.

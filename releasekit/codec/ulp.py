@@ -51,10 +51,10 @@ def encode(base: Words, target: Words, *, word: Word, row: int) -> bytes:
     Returns:
         One frame, at most one byte longer than the target's bytes.
     """
-    if np.array_equal(base, target):
+    if same(base, target):
         return bytes([frames.UNCHANGED])
     shape = Reduced(word, _common_zeros(target, word))
-    residual = scratch("residual", target.size, shape.container)
+    residual = scratch("residual", target.size, target.dtype)
     key = scratch("key", target.size, np.uint16)
     minuend, subtrahend = target, base
     if shape.shift:
@@ -68,7 +68,7 @@ def encode(base: Words, target: Words, *, word: Word, row: int) -> bytes:
     table = grouping.index_table(chosen.last, shape.kmask)
     count = kernels.count_groups(key, chosen.classes, row, table, chosen.last.size)
     stops = np.cumsum(count)
-    grouped = scratch("grouped", target.size, shape.container)
+    grouped = scratch("residuals by group", target.size, target.dtype)
     cursor = (stops - count).astype(np.uint64)
     group = kernels.grouper(target.itemsize)
     rank = scratch("rank", kernels.BLOCK, np.uint32)
@@ -77,7 +77,7 @@ def encode(base: Words, target: Words, *, word: Word, row: int) -> bytes:
         shift=shape.shift,
         last=chosen.last,
         count=count,
-        rows=entropy.pack(chosen.classes.astype(np.uint32)),
+        rows=entropy.pack(chosen.classes),
         groups=tuple(entropy.pack_groups(grouped[: int(stops[-1])], count)),
     ).pack()
     if len(coded) > target.nbytes:
@@ -180,21 +180,28 @@ def decode(
 
 def encode_nbytes(words: int, word: Word) -> int:
     """Scratch space that `encode` and `decode` take in each thread, in bytes."""
-    container = kernels.residual_nbytes(word.bits // 8)
+    nbytes = word.bits // 8
     kmask = (1 << word.exponent_bits) - 1
     # Residuals, as such and grouped, exponents, reduced words, and what coding them takes.
     return (
-        words * (2 * container + 2 + 2 * word.bits // 8)
-        + entropy.pack_nbytes(words, container)
-        + grouping.survey_nbytes(container, kmask)
+        words * (4 * nbytes + 2)
+        + entropy.pack_nbytes(words, nbytes)
+        + grouping.survey_nbytes(nbytes, kmask)
         + decode_nbytes(words, word)
     )
 
 
 def decode_nbytes(words: int, word: Word) -> int:
     """Scratch space that `decode` keeps in each thread, in bytes."""
-    container = kernels.residual_nbytes(word.bits // 8)
+    container = kernels.coded_nbytes(word.bits // 8)
     return container * ((1 << max(words - 1, 0).bit_length()) + kernels.BLOCK)
+
+
+def same(left: Words, right: Words) -> bool:
+    """Whether two arrays of one size have the same bytes."""
+    if not left.nbytes % 8:  # in as few comparisons as there can be
+        left, right = left.view(np.uint64), right.view(np.uint64)
+    return np.array_equal(left, right)
 
 
 def _residuals(frame: bytes, words: int, word: Word, row: int, where: str) -> Residuals:
@@ -255,7 +262,7 @@ class Reduced:
         # An integer has no exponent: mask 0 gives all words key 0, whatever the position.
         position = max(word.mantissa_bits - shift, 0)
         self.exponent = (position, self.kmask)
-        nbytes = kernels.residual_nbytes(word.bits // 8)
+        nbytes = kernels.coded_nbytes(word.bits // 8)
         self.container: DTypeLike = np.dtype(f"u{nbytes}")
 
     def reduce(self, words: Words, out: Words) -> None:

@@ -26,7 +26,7 @@ from releasekit.manifest import TARGET_FOLDER, FileEntry
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.resources import DEFAULT_MAX_MEMORY, Resources, share_out
+from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, Resources, share_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ def apply_delta(
         force: replace `out` if it exists.
         device: what adds the residuals: `auto`, `cpu`, `cuda`, `cuda:N`, `cuda:all` (file
             by file in turn) or `mps`. The result is the same.
-        threads: worker threads; by default one a processor.
+        threads: worker threads; by default two a processor, as they wait for the disk.
         max_memory: bytes of host memory to use at most; fewer threads are used if need be.
         progress: called with the state of each stage.
 
@@ -196,6 +196,7 @@ def _resources(
         rebuild.need(manifest.target),
         files=len(manifest.weights),
         threads=threads,
+        each=WRITING,
         max_memory=max_memory,
         extra=max(engine.host_nbytes for engine in chosen),
     )

@@ -169,7 +169,7 @@ class Encoder:
             where=where,
             combine=self._combine,
         )
-        if not np.array_equal(proof, target):
+        if not ulp.same(proof, target):
             raise IntegrityError(
                 f"{where}: what was coded decodes to something else: this machine's memory "
                 "fails, or releasekit has a defect; try again, and report it if it persists"

@@ -14,7 +14,10 @@ from __future__ import annotations
 from io import BufferedRandom
 from typing import Any, Final, Self
 
+import numpy as np
+
 from releasekit import layout
+from releasekit.blocks import writer
 from releasekit.codec.chunks import pack_table
 from releasekit.delta.journal import Coded, Journal, Shard, payload_name, shard_name
 from releasekit.digest import blake3, pieces, sha256
@@ -129,11 +132,15 @@ class ShardWriter:
         header = layout.build(self._waiting, _METADATA)
         hasher = sha256(header.prefix)
         with self._folder.create(path) as shard:
-            write(shard, header.prefix)
-            for spec in self._waiting:
-                with self._journal.payload_path(spec.name).open("rb") as payload:
-                    for piece in pieces(payload):
-                        hasher.update(piece)
-                        write(shard, piece)
+            with writer(shard) as output:
+                output.write(0, np.frombuffer(header.prefix, np.uint8))
+                at = header.data_start
+                for spec in self._waiting:
+                    with self._journal.payload_path(spec.name).open("rb") as payload:
+                        for piece in pieces(payload):
+                            hasher.update(piece)
+                            output.write(at, np.frombuffer(piece, np.uint8))
+                            at += len(piece)
+            shard.truncate(header.file_size)
             sync(shard)
         return FileEntry(path=path, size=header.file_size, sha256=hasher.hexdigest())

@@ -52,6 +52,12 @@ def test_it_takes_little_more_than_the_numbers_themselves(numbers: NDArray[Any])
     assert len(entropy.pack(numbers)) <= numbers.nbytes * 1.01 + 40
 
 
+@given(st.binary(min_size=1, max_size=3000), st.sampled_from([np.uint8, np.uint16]))
+def test_narrow_numbers_are_coded_as_wide_ones(data: bytes, dtype: type[Any]) -> None:
+    narrow = np.frombuffer(data + data[:1] * (len(data) % 2), dtype)
+    assert entropy.pack(narrow) == entropy.pack(narrow.astype(np.uint32))
+
+
 @given(
     scale=st.floats(0.05, 2000),
     size=st.integers(1, 20_000),

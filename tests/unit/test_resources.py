@@ -60,8 +60,8 @@ def test_the_limit_holds(
     found = shared(threads, max_memory)
     assert 1 <= found.threads <= threads
     assert 1 <= found.lanes <= files
-    assert found.lanes == 1 or 3 * found.lanes <= found.threads
-    assert found.lanes == files or 3 * (found.lanes + 1) > found.threads
+    assert found.lanes == 1 or 4 * found.lanes <= found.threads
+    assert found.lanes == files or 4 * (found.lanes + 1) > found.threads
     assert found.buffer_count == found.threads + AHEAD * found.lanes
     used = found.buffer_count * need.buffer + found.threads * need.scratch
     assert used + extra < found.memory_nbytes <= max_memory
@@ -71,9 +71,9 @@ def test_the_limit_holds(
 
 @pytest.mark.parametrize(
     ("threads", "files", "lanes"),
-    [(1, 9, 1), (2, 9, 1), (3, 9, 1), (5, 9, 1), (6, 9, 2), (6, 1, 1), (64, 9, 9)],
+    [(1, 9, 1), (2, 9, 1), (4, 9, 1), (7, 9, 1), (8, 9, 2), (8, 1, 1), (64, 9, 9)],
 )
-def test_three_threads_make_a_lane(threads: int, files: int, lanes: int) -> None:
+def test_four_threads_make_a_lane(threads: int, files: int, lanes: int) -> None:
     need = Need(buffer=MIB, scratch=MIB)
     found = share_out(need, files=files, threads=threads, max_memory=PLENTY)
     assert (found.threads, found.lanes) == (threads, lanes)
@@ -97,6 +97,13 @@ def test_by_default_each_processor_has_a_thread() -> None:
     need = Need(buffer=1, scratch=1)
     found = share_out(need, threads=None, max_memory=DEFAULT_MAX_MEMORY)
     assert (found.threads, found.lanes) == (default_threads(), 1)
+
+
+def test_each_processor_may_have_more_threads_but_no_more_than_asked_for() -> None:
+    need = Need(buffer=1, scratch=1)
+    several = share_out(need, threads=None, each=3, max_memory=PLENTY)
+    assert several.threads == 3 * default_threads()
+    assert share_out(need, threads=5, each=3, max_memory=PLENTY).threads == 5
 
 
 def test_something_beside_the_chunks_counts() -> None:
@@ -134,13 +141,13 @@ def test_buffers_are_as_many_and_as_large_as_was_counted() -> None:
         return np.empty(nbytes, np.uint8)
 
     need = Need(buffer=3 * PAGE + 5, scratch=0)
-    resources = share_out(need, files=2, threads=6, max_memory=PLENTY)
+    resources = share_out(need, files=2, threads=8, max_memory=PLENTY)
     buffers = resources.buffers(allocate)
     assert made == []
     taken = [buffers.take(wait=False) for _ in range(resources.buffer_count)]
     assert all(buffer is not None and buffer.size == need.buffer for buffer in taken)
     assert buffers.take(wait=False) is None
-    assert made == [need.buffer] * resources.buffer_count == [need.buffer] * 10
+    assert made == [need.buffer] * resources.buffer_count == [need.buffer] * 12
     plain = resources.buffers().take(wait=False)
     assert plain is not None
     assert (plain.size, plain.ctypes.data % PAGE) == (need.buffer, 0)
