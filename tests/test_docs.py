@@ -73,18 +73,22 @@ def test_every_command_in_the_readme_runs(models: Path) -> None:
     assert same == (models / "TARGET" / "model.safetensors").read_bytes()
 
 
-def test_the_python_example_runs(models: Path) -> None:
+def test_the_python_examples_run(models: Path) -> None:
     (models / "TARGET" / "pytorch_model.bin").unlink()
-    (example,) = _blocks("python")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", example],
-        cwd=models,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "w torch.bfloat16 (64, 64)" in done.stdout
+    """Each after the one before it, whose files it uses."""
+    printed = []
+    for example in _blocks("python"):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", example],
+            cwd=models,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert len(printed) == 2
+    assert "w torch.bfloat16 (64, 64)" in printed[0]
 
 
 def test_exit_codes_are_the_same_in_readme_help_and_code() -> None:

@@ -49,6 +49,7 @@ def command(
         f"{out} was not made; run the same command to go on, finished files are kept in "
         f"{out}.partial"
     )
+    shell.note_compiling()
     with shell.progress() as progress:
         result = apply_delta(base, delta, out, force=force, progress=progress, **work)
     document = {
@@ -58,6 +59,7 @@ def command(
         "nbytes": result.nbytes,
         "files": result.files,
         "kept": list(result.kept),
+        "device": result.device,
     }
     pairs = [
         ("model", f"{result.name} in {result.out}"),

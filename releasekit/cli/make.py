@@ -64,6 +64,7 @@ def command(
         f"{out} was not made; run the same command to go on, finished tensors are kept in "
         f"{out}.partial"
     )
+    shell.note_compiling()
     with shell.progress() as progress:
         made = make_delta(
             base,
@@ -88,6 +89,7 @@ def command(
         "unchanged": made.unchanged,
         "kept": made.kept,
         "excluded": list(made.excluded),
+        "device": made.device,
         "seconds": made.seconds,
     }
     pairs = [

@@ -62,6 +62,15 @@ class Shell:
         click.echo(f"error: {printable(message)}", err=True)
         return code
 
+    def note_compiling(self) -> None:
+        """Tell whoever watches why the first run takes some seconds to get going."""
+        if self.quiet or not sys.stderr.isatty():
+            return
+        from releasekit.codec.native import is_cold
+
+        if is_cold():
+            click.echo("first run: compiling the codec for this processor …", err=True)
+
     @contextmanager
     def progress(self) -> Iterator[ProgressCallback | None]:
         """A callback that draws one bar a stage on stderr, if anyone can see it."""

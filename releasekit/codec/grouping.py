@@ -23,7 +23,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.codec import survey
 from releasekit.codec.kernels import UNCHANGED_ROW, Words
 
 #: Rows whose scale is this far below the largest (127 octaves) are lumped together.
@@ -51,6 +50,8 @@ class Grouping:
 
 def choose(residual: Words, key: NDArray[np.uint16], row: int, kmask: int) -> Grouping:
     """The cheapest of: no classes, classes for unchanged rows only, all classes."""
+    from releasekit.codec import survey  # which a decoder need not load
+
     # One ULP at exponent k is 2**k; relative to the largest, so that it cannot overflow,
     # and never 0, since a scale of 0 is taken to mean that nothing changed.
     weight = np.exp2(np.maximum(np.arange(kmask + 1) - kmask, -960).astype(np.float64))
@@ -78,6 +79,8 @@ def _group(
     kmask: int,
 ) -> Grouping:
     """Groups under the given classes, which together hold every word that they should."""
+    from releasekit.codec import survey
+
     indices = index_count(kmask)
     step = _STEP if residual.size > _SMALL else 1
     last, bits = survey.merged_groups(
@@ -101,6 +104,8 @@ def _class_bits(classes: NDArray[np.uint8]) -> float:
 
 def survey_nbytes(residual_nbytes: int, kmask: int) -> int:
     """Space that looking for groups takes, in bytes."""
+    from releasekit.codec import survey
+
     return survey.count_nbytes(residual_nbytes, index_count(kmask))
 
 

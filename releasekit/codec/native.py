@@ -27,11 +27,12 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Final
 
+import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
@@ -121,8 +122,8 @@ class Kernel:
             self._name,
             *self._parameters,
             self._returns,
-            version("numba"),
-            version("llvmlite"),
+            _compiler_version(),
+            llvmlite.__version__,
             sys.version,
             llvm.get_process_triple(),
             *_processor(),
@@ -211,6 +212,15 @@ def _engine() -> _Engine:
 
 
 @cache
+def _compiler_version() -> str:
+    """What tells numba's releases apart, without importing it or all packages' metadata."""
+    found = find_spec("numba")
+    if found is None or found.origin is None:
+        return ""
+    return Path(found.origin).with_name("_version.py").read_text()
+
+
+@cache
 def _processor() -> tuple[str, str]:
     return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
 
@@ -247,6 +257,12 @@ def _folder() -> Path | None:
             if ours and not found.st_mode & 0o022 and os.access(folder, os.W_OK):
                 return folder
     return None
+
+
+def is_cold() -> bool:
+    """Whether nothing was ever compiled here, or nothing could be kept."""
+    folder = _folder()
+    return folder is None or not any(folder.glob("*.o"))
 
 
 def _read(name: str) -> bytes | None:

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pcodec import wrapped
 
-from releasekit.codec import entropy, grouping, kernels
 from releasekit.codec import frame as frames
+from releasekit.codec import grouping, kernels
 from releasekit.codec.kernels import UNCHANGED_ROW, Words
 from releasekit.codec.scratch import scratch
 from releasekit.errors import BaseMismatchError, FormatError
@@ -51,6 +51,8 @@ def encode(base: Words, target: Words, *, word: Word, row: int) -> bytes:
     Returns:
         One frame, at most one byte longer than the target's bytes.
     """
+    from releasekit.codec import entropy  # which a decoder need not load
+
     if same(base, target):
         return bytes([frames.UNCHANGED])
     shape = Reduced(word, _common_zeros(target, word))
@@ -180,6 +182,8 @@ def decode(
 
 def encode_nbytes(words: int, word: Word) -> int:
     """Scratch space that `encode` and `decode` take in each thread, in bytes."""
+    from releasekit.codec import entropy
+
     nbytes = word.bits // 8
     kmask = (1 << word.exponent_bits) - 1
     # Residuals, as such and grouped, exponents, reduced words, and what coding them takes.

@@ -13,6 +13,7 @@ is a chain from its first byte.
 from __future__ import annotations
 
 from io import BufferedRandom
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -27,7 +28,7 @@ from releasekit.manifest import Manifest, WeightEntry
 from releasekit.output import OutputFolder
 from releasekit.pipeline import PAGE, Buffers, Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.writing import sync
+from releasekit.writing import reopen, sync
 
 #: Bytes in the widest word.
 _ALIGNMENT: Final = 8
@@ -120,7 +121,8 @@ def write_weights(
                 pass
         file.truncate(entry.file.size)
         if hasher.hexdigest() != entry.file.sha256:
-            raise _diagnosis(file, entry, rebuild, hasher.hexdigest())
+            with reopen(Path(str(file.name))) as again:
+                raise _diagnosis(again, entry, rebuild, hasher.hexdigest())
         sync(file)
     folder.finish(name, entry.file.path)
 
@@ -130,7 +132,6 @@ def _diagnosis(
 ) -> ReleaseKitError:
     """Why a file came out wrong: the first tensor in it that did tells more."""
     fault = f"expected sha256 {entry.file.sha256}, found {found}"
-    file.seek(0)
     complete = _left(file, entry, rebuild, Stage(None, "diagnose", 0))[1]
     if complete < len(entry.layout.tensors):
         name = entry.layout.tensors[complete].spec.name

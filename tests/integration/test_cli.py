@@ -139,6 +139,7 @@ def test_make_as_json(world: World) -> None:
         "full_nbytes": full,
         "excluded": ["optimizer.bin"],
         "kept": 0,
+        "device": "cpu (auto: decoding, hashing and the disk bound this work, not adding)",
     }
 
 
@@ -154,6 +155,7 @@ def test_apply_as_json(world: World) -> None:
         "nbytes": world.made["full_nbytes"],
         "files": world.applied["files"],
         "kept": [],
+        "device": "cpu (auto: decoding, hashing and the disk bound this work, not adding)",
     }
     assert world.applied["files"] == found
 
