@@ -7,6 +7,8 @@ little left to wait for.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 #: Bytes that may be written before the disk is asked to begin.
 _FLUSH_NBYTES: Final = 1 << 26
@@ -58,6 +62,23 @@ def flush(file: BufferedRandom) -> None:
     """Hand what is buffered to the system; it survives the process, not a power cut."""
     with named(file):
         file.flush()
+
+
+def reserve(file: BufferedRandom, nbytes: int) -> None:
+    """Have the disk set blocks aside for the whole file, where it can do so at once.
+
+    A full disk is then known before any work, and several threads can write directly at the
+    same time: writes that make a file longer wait for each other. The file gets this size.
+    """
+    # Not os.posix_fallocate: where the disk cannot, that writes to every block instead.
+    allocate = getattr(_libc, "fallocate", None)
+    if allocate is None or not nbytes:
+        return
+    size = ctypes.c_longlong
+    if allocate(file.fileno(), 0, size(0), size(nbytes)):
+        code = ctypes.get_errno()
+        if code not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV):
+            raise OSError(code, os.strerror(code), str(file.name))
 
 
 def sync(file: BufferedRandom) -> None:

@@ -28,7 +28,7 @@ from releasekit.manifest import Manifest, WeightEntry
 from releasekit.output import OutputFolder
 from releasekit.pipeline import PAGE, Buffers, Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.writing import reopen, sync
+from releasekit.writing import reopen, reserve, sync
 
 #: Bytes in the widest word.
 _ALIGNMENT: Final = 8
@@ -109,6 +109,7 @@ def write_weights(
     left = folder.reopen(name)
     with left or folder.create(name) as file:
         hasher, complete, end = _left(file, entry, rebuild, stage) if left else _START
+        reserve(file, entry.file.size)
         with writer(file, end) as output:
             if not end:
                 hasher = sha256(layout.prefix)
