@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,11 @@ def test_a_full_disk_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     monkeypatch.setattr(writing, "_libc", Libc(code))
-    with open_new(tmp_path / "file") as file, pytest.raises(OSError) as caught:
+    said = os.strerror(code)
+    with (
+        open_new(tmp_path / "file") as file,
+        pytest.raises(OSError, match=said) as caught,
+    ):
         reserve(file, 1000)
     assert caught.value.errno == code
     assert caught.value.filename == str(tmp_path / "file")
