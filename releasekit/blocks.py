@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.writing import Flusher, named
+from releasekit.writing import Flusher, named, pwrite
 
 _BLOCK: Final = mmap.PAGESIZE
 _BOUNCE: Final = 1 << 20
@@ -115,17 +115,14 @@ class BlockWriter:
         self._write(number * _BLOCK, memoryview(edge.data))
 
     def _write(self, offset: int, data: memoryview) -> None:
-        with named(self._file):
-            while data:
-                try:
-                    count = os.pwrite(self._file.fileno(), data, offset)
-                except OSError as error:
-                    if error.errno != errno.EINVAL:
-                        raise
-                    # It wants other alignment than pages; the cache takes any.
-                    fcntl.fcntl(self._file, fcntl.F_SETFL, self._flags)
-                    count = os.pwrite(self._file.fileno(), data, offset)
-                data, offset = data[count:], offset + count
+        try:
+            pwrite(self._file, offset, data)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # It wants other alignment than pages; the cache takes any.
+            fcntl.fcntl(self._file, fcntl.F_SETFL, self._flags)
+            pwrite(self._file, offset, data)
 
     def __enter__(self) -> Self:
         return self

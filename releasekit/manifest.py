@@ -136,6 +136,12 @@ class Manifest:
             return self.base[name].spec
         return None
 
+    @property
+    def predictors(self) -> dict[str, TensorSpec]:
+        """The base's tensors that predict, by the names of the target's."""
+        found = ((name, self.predictor(name)) for name in self.target)
+        return {name: spec for name, spec in found if spec is not None}
+
     def pack(self) -> bytes:
         """The document; the inverse of `parse`."""
         return strictjson.dumps(

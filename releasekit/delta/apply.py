@@ -10,6 +10,8 @@ What an interrupted run of the same work left is kept as far as its digests are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -92,16 +94,11 @@ def plan_apply(
     Reads headers and a few small tensors, writes nothing. Raises as `apply_delta` does.
     """
     check_output(Path(out), force=force, inputs=(Path(base), Path(delta)))
-    with Release.open(Path(delta)) as release, open_checkpoint(base) as checkpoint:
-        manifest = release.manifest
-        check_base(manifest, checkpoint)
-        release.check_files()
-        predictors = [p for n in manifest.target if (p := manifest.predictor(n))]
-        rebuild = Rebuild(release, checkpoint)
-        resources = _resources(rebuild, engines(device), threads, max_memory)
+    with _prepared(base, delta, device, threads, max_memory) as prepared:
+        manifest, resources = prepared.release.manifest, prepared.resources
         return ApplyPlan(
             files={path: entry.size for path, entry in manifest.rebuilt.items()},
-            base_nbytes=sum(spec.nbytes for spec in predictors),
+            base_nbytes=sum(spec.nbytes for spec in manifest.predictors.values()),
             delta_nbytes=sum(entry.size for entry in manifest.stored.values()),
             write_nbytes=manifest.rebuilt_nbytes,
             memory_nbytes=resources.memory_nbytes,
@@ -145,13 +142,9 @@ def apply_delta(
     """
     out = Path(out)
     check_output(out, force=force, inputs=(Path(base), Path(delta)))
-    with Release.open(Path(delta)) as release, open_checkpoint(base) as checkpoint:
+    with _prepared(base, delta, device, threads, max_memory) as prepared:
+        release, resources = prepared.release, prepared.resources
         manifest = release.manifest
-        check_base(manifest, checkpoint)
-        release.check_files()
-        chosen = engines(device)
-        rebuilds = [Rebuild(release, checkpoint, engine.combine) for engine in chosen]
-        resources = _resources(rebuilds[0], chosen, threads, max_memory)
         with (
             OutputFolder(
                 out,
@@ -166,11 +159,11 @@ def apply_delta(
             kept = finished_files(folder, manifest, workers, progress)
             stage = Stage(progress, "rebuild", manifest.rebuilt_nbytes)
             stage.advance(sum(manifest.rebuilt[path].size for path in kept))
-            buffers = resources.buffers(chosen[0].allocate)
+            buffers = resources.buffers(prepared.engines[0].allocate)
             todo = [entry for entry in manifest.weights if entry.file.path not in kept]
             jobs = [
                 partial(write_weights, folder, entry, rebuild, workers, buffers, stage)
-                for entry, rebuild in zip(todo, cycle(rebuilds), strict=False)
+                for entry, rebuild in zip(todo, cycle(prepared.rebuilds), strict=False)
             ]
             workers.in_lanes(jobs, resources.lanes)
             for file in manifest.files:
@@ -188,18 +181,38 @@ def apply_delta(
         )
 
 
-def _resources(
-    rebuild: Rebuild, chosen: list[Engine], threads: int | None, max_memory: int
-) -> Resources:
-    manifest = rebuild.manifest
-    return share_out(
-        rebuild.need(manifest.target),
-        files=len(manifest.weights),
-        threads=threads,
-        each=WRITING,
-        max_memory=max_memory,
-        extra=max(engine.host_nbytes for engine in chosen),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """Open inputs that fit each other, and what the work may use; an engine a rebuild."""
+
+    release: Release
+    engines: list[Engine]
+    rebuilds: list[Rebuild]
+    resources: Resources
+
+
+@contextmanager
+def _prepared(
+    base: str | Path, delta: str | Path, device: str, threads: int | None, max_memory: int
+) -> Iterator[_Prepared]:
+    """Open the inputs, and check all that can be checked before anything is written."""
+    with Release.open(Path(delta)) as release, open_checkpoint(base) as checkpoint:
+        manifest = release.manifest
+        check_base(manifest, checkpoint)
+        release.check_files()
+        chosen = engines(device)
+        rebuilds = [Rebuild(release, checkpoint, engine.combine) for engine in chosen]
+        resources = share_out(
+            rebuilds[0].need(manifest.target),
+            files=len(manifest.weights),
+            threads=threads,
+            each=WRITING,
+            max_memory=max_memory,
+            extra=max(engine.host_nbytes for engine in chosen),
+        )
+        yield _Prepared(
+            release=release, engines=chosen, rebuilds=rebuilds, resources=resources
+        )
 
 
 def _copy(folder: OutputFolder, source: Path, entry: FileEntry, stage: Stage) -> None:

@@ -28,11 +28,7 @@ def check_base(manifest: Manifest, base: Checkpoint) -> None:
     Raises:
         BaseMismatchError: with what differs, and what to do.
     """
-    needed = {
-        name: manifest.base[name].spec
-        for name in manifest.target
-        if manifest.predictor(name) is not None
-    }
+    needed = manifest.predictors
     missing = [name for name in needed if name not in base.specs]
     if missing:
         raise BaseMismatchError(

@@ -25,6 +25,7 @@ from releasekit.operations import Op
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
 from releasekit.resources import DEFAULT_MAX_MEMORY, Resources, share_out
+from releasekit.tensors import TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ def load_into(
         tensors = _tensors(model, manifest)
         checkpoint: Checkpoint
         if base is None:
-            needed = {name: manifest.base[name].spec for name in _needed(manifest)}
+            needed = _needed(manifest)
             checkpoint = MemoryCheckpoint(tensors, needed)
         else:
             checkpoint = stack.enter_context(open_checkpoint(base))
@@ -142,11 +143,11 @@ def _tensors(
     return {name: state[name] for name in manifest.target}
 
 
-def _needed(manifest: Manifest) -> list[str]:
+def _needed(manifest: Manifest) -> dict[str, TensorSpec]:
     """Base tensors that predict, which the model must hold in full."""
-    needed = [name for name in manifest.target if manifest.predictor(name) is not None]
-    for name in needed:
-        base, target = manifest.base[name].spec, manifest.target[name]
+    needed = manifest.predictors
+    for name, base in needed.items():
+        target = manifest.target[name]
         if base.dtype is not target.dtype or base.nbytes > target.nbytes:
             raise UsageError(
                 f"tensor {shown(name)}: the base has {base.describe()}, which a model with "

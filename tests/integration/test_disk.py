@@ -22,7 +22,14 @@ import pytest
 
 from releasekit import make_delta
 from tests.builders import model_folder
-from tests.integration.tools import COMMAND, TRACEBACK, Model, digests, weights
+from tests.integration.tools import (
+    COMMAND,
+    TRACEBACK,
+    Model,
+    digests,
+    sharded_pair,
+    weights,
+)
 
 NO_SPACE = os.strerror(errno.ENOSPC)
 CUT = (
@@ -63,18 +70,7 @@ class World:
     def __init__(self, root: Path) -> None:
         source = np.random.default_rng(11)
         self.root = root
-        shape = (1024, 1024)
-        words = np.frombuffer(weights(source, "BF16", *shape)[2], np.uint16)
-        base: Model = {}
-        target: Model = {}
-        for number in range(16):
-            layer = np.roll(words, 1000 * number)
-            moved = layer + (np.frombuffer(source.bytes(layer.size), np.uint8) < 50)
-            base[f"layer.{number}"] = ("BF16", shape, layer.tobytes())
-            target[f"layer.{number}"] = ("BF16", shape, moved.astype(np.uint16).tobytes())
-        self.base = model_folder(root / "base", base, shards=2)
-        self.target = model_folder(root / "target", target, shards=4)
-        (self.target / "config.json").write_bytes(b"{}")
+        self.base, self.target = sharded_pair(root, source, (1024, 1024))
         self.release = root / "release"
         make_delta(self.base, self.target, self.release, threads=2)
 

@@ -37,6 +37,7 @@ from tests.integration.tools import (
     digests,
     fine_tuned,
     releasekit,
+    sharded_pair,
     weights,
 )
 
@@ -454,18 +455,7 @@ class Large:
     def __init__(self, root: Path) -> None:
         source = np.random.default_rng(6)
         self.root = root
-        shape = (1024, 2048)
-        words = np.frombuffer(weights(source, "BF16", *shape)[2], np.uint16)
-        base: Model = {}
-        target: Model = {}
-        for number in range(16):
-            layer = np.roll(words, 1000 * number)
-            moved = layer + (np.frombuffer(source.bytes(layer.size), np.uint8) < 50)
-            base[f"layer.{number}"] = ("BF16", shape, layer.tobytes())
-            target[f"layer.{number}"] = ("BF16", shape, moved.astype(np.uint16).tobytes())
-        self.base = model_folder(root / "base", base, shards=2)
-        self.target = model_folder(root / "target", target, shards=4)
-        (self.target / "config.json").write_bytes(b"{}")
+        self.base, self.target = sharded_pair(root, source, (1024, 2048))
         self.release = root / "release"
         self.made_in = self.run(self.making(self.release))
         self.applied_in = self.run(self.applying(root / "rebuilt"))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.builders import RawTensor
+from tests.builders import RawTensor, model_folder
 
 Model = dict[str, RawTensor]
 
@@ -114,6 +114,23 @@ def small_pair(seed: int = 1) -> tuple[Model, Model]:
         "steps": ("I64", (), (1020).to_bytes(8, "little")),
     }
     return base, target
+
+
+def sharded_pair(
+    folder: Path, source: np.random.Generator, shape: tuple[int, int]
+) -> tuple[Path, Path]:
+    """Folders of a base and a fine-tune: sixteen layers, each changed in every row."""
+    words = np.frombuffer(weights(source, "BF16", *shape)[2], np.uint16)
+    base: Model = {}
+    target: Model = {}
+    for number in range(16):
+        layer = np.roll(words, 1000 * number)
+        moved = layer + (np.frombuffer(source.bytes(layer.size), np.uint8) < 50)
+        base[f"layer.{number}"] = ("BF16", shape, layer.tobytes())
+        target[f"layer.{number}"] = ("BF16", shape, moved.astype(np.uint16).tobytes())
+    made = model_folder(folder / "target", target, shards=4)
+    (made / "config.json").write_bytes(b"{}")
+    return model_folder(folder / "base", base, shards=2), made
 
 
 def llama(
