@@ -92,6 +92,13 @@ def _fractions() -> NDArray[np.uint16]:
 LOG2: Final = _fractions()
 
 
+def log2_of(number, log2):
+    """Binary logarithm of a number that a float holds exactly, in units of 2**-FRACTION."""
+    pattern = np.float64(number).view(np.uint64)
+    fraction = np.uint64(log2[(pattern >> _LOG2_SHIFT) & _LOG2_MASK])
+    return (((pattern >> _MANTISSA) - _BIAS) << _FRACTION) + fraction
+
+
 def _extremes(numbers):
     least, most = numbers[0], numbers[0]
     for i in range(numbers.size):
@@ -184,9 +191,7 @@ def _choose(items, found, log2, bin_cost, ends, gap, cost, start, width):
     """
     lower, upper, _, until = items
     numbers = until[found - _ONE]
-    pattern = np.float64(numbers).view(np.uint64)
-    log2_numbers = ((pattern >> _MANTISSA) - _BIAS) << _FRACTION
-    log2_numbers += np.uint64(log2[(pattern >> _LOG2_SHIFT) & _LOG2_MASK])
+    log2_numbers = log2_of(numbers, log2)
     for i in range(found + _ONE):
         cost[i] = _MOST
     cost[_ZERO] = _ZERO
@@ -217,9 +222,7 @@ def _choose(items, found, log2, bin_cost, ends, gap, cost, start, width):
                     continue
                 longest = stop
                 count = until[stop - _ONE] - until_j
-                pattern = np.float64(count).view(np.uint64)
-                log2_count = ((pattern >> _MANTISSA) - _BIAS) << _FRACTION
-                log2_count += np.uint64(log2[(pattern >> _LOG2_SHIFT) & _LOG2_MASK])
+                log2_count = log2_of(count, log2)
                 total = here + count * ((bits << _FRACTION) + log2_numbers - log2_count)
                 if total < cost[stop]:
                     cost[stop], start[stop], width[stop] = total, j, bits
@@ -320,6 +323,7 @@ def _chooser(nbytes: int) -> Kernel:
         _bins,
         f"u{nbytes}* u8* u2* u8 u4* u2* u8* u8* u8*",
         helpers=(
+            log2_of,
             _extremes,
             _count_few,
             _octave_bucket,

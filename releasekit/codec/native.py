@@ -69,7 +69,7 @@ class Kernel:
             signature: a type for each parameter, separated by spaces: `u1` to `u8`, `i8`,
                 `f8`, and with `*` C-contiguous arrays of them in one dimension.
             returns: type of the result.
-            helpers: functions of the same module that `body` calls by their names.
+            helpers: functions that `body`, and helpers behind them, call by their names.
             variant: tells apart loops that are built from one body with other constants.
         """
         self._body = body
@@ -117,7 +117,8 @@ class Kernel:
     def _key(self) -> str:
         """Names the object file by all that shapes it."""
         digest = hashlib.sha256()
-        sources = (sys.modules[self._body.__module__], sys.modules[__name__])
+        functions = (self._body, *self._helpers)
+        sources = dict.fromkeys((*(f.__module__ for f in functions), __name__))
         for part in (
             self._name,
             *self._parameters,
@@ -127,22 +128,21 @@ class Kernel:
             sys.version,
             llvm.get_process_triple(),
             *_processor(),
-            *(inspect.getsource(source) for source in sources),
+            *(inspect.getsource(sys.modules[source]) for source in sources),
         ):
             digest.update(f"{part}\0".encode())
         return f"{self._name}-{digest.hexdigest()[:32]}.o"
 
     def _compile(self) -> bytes:
-        """An object file with one function, `kernel`."""
+        """An object file with one function, under this loop's name."""
         import numba
         from numba import carray, cfunc, types
 
         options: Any = {"error_model": "numpy", "forceinline": True}
-        jitted = {f.__name__: numba.njit(**options)(f) for f in self._helpers}
-        plain: Any = self._body
-        body = FunctionType(
-            plain.__code__, plain.__globals__ | jitted, closure=plain.__closure__
-        )
+        jitted: dict[str, Any] = {}
+        for helper in self._helpers:
+            jitted[helper.__name__] = numba.njit(**options)(_seeing(helper, jitted))
+        body = _seeing(self._body, jitted)
         taken, passed = [], []
         kinds: list[Any] = []
         for number, wanted in enumerate(self._parameters):
@@ -162,6 +162,13 @@ class Kernel:
         result = types.void if self._returns is None else getattr(types, self._returns)
         compiled = cfunc(result(*kinds), error_model="numpy")(space["entry"])
         return _emit(compiled.inspect_llvm(), compiled.native_name, self._name)
+
+
+def _seeing(function: Any, names: dict[str, Any]) -> FunctionType:
+    """A copy of a function for which these names stand for something else."""
+    return FunctionType(
+        function.__code__, function.__globals__ | names, closure=function.__closure__
+    )
 
 
 def _address(array: NDArray[Any]) -> int:

@@ -33,7 +33,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.codec.bins import BUCKETS, FRACTION, LOG2, Bins, latent_bits
+from releasekit.codec.bins import BUCKETS, FRACTION, LOG2, Bins, latent_bits, log2_of
 from releasekit.codec.native import Kernel
 from releasekit.codec.scratch import scratch
 
@@ -59,7 +59,6 @@ _FRACTION = np.uint64(FRACTION)
 _SHARE_BITS = np.uint64(16)
 _GAIN_BITS = np.uint64(24)
 _MANTISSA, _BIAS = np.uint64(52), np.uint64(1023)
-_LOG2_SHIFT, _LOG2_MASK = np.uint64(40), np.uint64(4095)
 
 
 def _weigh(count, numbers, size_log, weight):
@@ -104,10 +103,7 @@ def _weight_cost(count, weight, size_log, log2):
     """Bits that these weights take, in units of 2**-FRACTION."""
     cost = ((np.uint64(count.size) + _FOUR) * size_log) << _FRACTION
     for s in range(count.size):
-        pattern = np.float64(weight[s]).view(np.uint64)
-        log2_weight = ((pattern >> _MANTISSA) - _BIAS) << _FRACTION
-        log2_weight += np.uint64(log2[(pattern >> _LOG2_SHIFT) & _LOG2_MASK])
-        cost += count[s] * ((size_log << _FRACTION) - log2_weight)
+        cost += count[s] * ((size_log << _FRACTION) - log2_of(weight[s], log2))
     return cost
 
 
@@ -146,6 +142,19 @@ def _spread(weight, size_log, states, following, steps):
         following[size + x] = x
 
 
+def _push(stream, word, bits, free, value):
+    """Put a value before the bits at hand; returns the word at hand, its bits, free ones.
+
+    `free` is what is left below the value: negative, modulo 2**64, if it fills the word. A
+    store that comes too early is made again: all is arithmetic, as the processor could not
+    guess a branch.
+    """
+    stream[word] = bits | ((value >> _ONE) >> (~free & _SIXTY_THREE))
+    full = free >> _SIXTY_THREE
+    rest = (bits & (full - _ONE)) | (value << (free & _SIXTY_THREE))
+    return word - full, rest, free & _SIXTY_THREE
+
+
 def _code(numbers, bucket, symbol_of, lower, width, steps, following, batch, final, stream):
     """Write the batches to the end of `stream`; returns the bit that they begin at.
 
@@ -155,8 +164,7 @@ def _code(numbers, bucket, symbol_of, lower, width, steps, following, batch, fin
     bins, size_log, widest = final[_ZERO], final[_ONE], final[_TWO]
     state0 = state1 = state2 = state3 = _ONE << size_log
     word = np.uint64(stream.size) - _ONE
-    # The word at hand has its upper bits, and this many free ones below. A store that comes
-    # too early is made again: all is arithmetic, as the processor could not guess a branch.
+    # The word at hand has its upper bits, and this many free ones below.
     bits, free = _ZERO, _ZERO
     stop = np.uint64(numbers.size)
     while stop > 0:
@@ -178,11 +186,7 @@ def _code(numbers, bucket, symbol_of, lower, width, steps, following, batch, fin
                 batch[i] = steps[s]
                 value, count = np.uint64(values[i]) - lower[s], width[s]
                 free -= count
-                stream[word] = bits | ((value >> _ONE) >> (~free & _SIXTY_THREE))
-                full = free >> _SIXTY_THREE
-                bits = (bits & (full - _ONE)) | (value << (free & _SIXTY_THREE))
-                word -= full
-                free &= _SIXTY_THREE
+                word, bits, free = _push(stream, word, bits, free, value)
             while i > 0:
                 i -= _FOUR
                 value, count = _ZERO, _ZERO
@@ -193,11 +197,7 @@ def _code(numbers, bucket, symbol_of, lower, width, steps, following, batch, fin
                     value = (value << width[s]) | (np.uint64(values[j]) - lower[s])
                     count += width[s]
                 free -= count
-                stream[word] = bits | ((value >> _ONE) >> (~free & _SIXTY_THREE))
-                full = free >> _SIXTY_THREE
-                bits = (bits & (full - _ONE)) | (value << (free & _SIXTY_THREE))
-                word -= full
-                free &= _SIXTY_THREE
+                word, bits, free = _push(stream, word, bits, free, value)
         if bins == 1:
             continue
         i = size
@@ -227,11 +227,7 @@ def _code(numbers, bucket, symbol_of, lower, width, steps, following, batch, fin
             value = (value << count) | (state0 & ((_ONE << count) - _ONE))
             state0 = np.uint64(following[(state0 >> count) + (step >> _HALF)])
             free -= count
-            stream[word] = bits | ((value >> _ONE) >> (~free & _SIXTY_THREE))
-            full = free >> _SIXTY_THREE
-            bits = (bits & (full - _ONE)) | (value << (free & _SIXTY_THREE))
-            word -= full
-            free &= _SIXTY_THREE
+            word, bits, free = _push(stream, word, bits, free, value)
     stream[word] = bits
     mask = (_ONE << size_log) - _ONE
     final[_ZERO], final[_ONE] = state0 & mask, state1 & mask
@@ -349,7 +345,7 @@ def _packer(nbytes: int) -> Kernel:
     return Kernel(
         _pack,
         f"u{nbytes}* u8* u2* u8* u8* u2* u8 u8* u2* u8* u8* u8*",
-        helpers=(_weigh, _weight_cost, _spread, _code, _put, _append),
+        helpers=(log2_of, _weigh, _weight_cost, _spread, _push, _code, _put, _append),
         variant=f"_{nbytes}",
     )
 

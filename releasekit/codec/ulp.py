@@ -12,8 +12,8 @@ A chunk of words is coded in four steps, each undone in reverse by the decoder:
 A chunk that would not shrink is stored raw; one that equals the base takes one byte. A
 tensor without a base is coded against zeros, which leaves its own distribution.
 
-Residuals go to pcodec as 32-bit integers (64-bit for 64-bit words): it codes them in the
-same number of bits as narrower ones, and faster.
+Residuals are coded as 32-bit integers (64-bit for 64-bit words): they take as many bits as
+narrower ones, and pcodec decodes them as fast, or faster.
 
 pcodec's own format is stable: any pcodec 1.x reads what an earlier one wrote.
 """

@@ -141,3 +141,16 @@ def test_a_second_process_needs_no_compiler(cache: Path) -> None:
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         assert done.stdout == f"[0, 0, 1, 2, 2, 2, 3, 4, 4] {compiled}\n"
+
+
+def four_times(value: Any) -> Any:
+    return twice(twice(value))
+
+
+def total_of_four(values: Any) -> Any:
+    return four_times(values[0]) + four_times(values[1])
+
+
+def test_helpers_see_those_before_them(cache: Path) -> None:
+    kernel = Kernel(total_of_four, "f8*", returns="f8", helpers=(twice, four_times))
+    assert kernel(np.array([1.5, 2.5])) == 16.0
