@@ -43,6 +43,17 @@ class Checkpoint(Protocol):
     def __exit__(self, *exc: Any) -> None: ...
 
 
+class StoredCheckpoint(Checkpoint, Protocol):
+    """A checkpoint in files."""
+
+    @property
+    def file_sizes(self) -> Mapping[str, int]:
+        """Size in bytes of each weight file by its name, sorted."""
+
+    def home(self, name: str) -> str:
+        """The file that holds a tensor, or the files: for people."""
+
+
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Open the checkpoint at `path`: a file, a folder or an index.
 

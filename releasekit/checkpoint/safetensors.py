@@ -1,42 +1,41 @@
 """Safetensors checkpoints: one file, or shards that are read as one.
 
-Headers are parsed strictly when the checkpoint is opened; data is read by range with
-`pread`, which needs no seek and so serves any number of threads. Inputs may be symbolic
-links (a Hub cache is made of them); outputs never are.
+Headers are parsed strictly when the checkpoint is opened; data is read by range.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from releasekit import layout
 from releasekit.checkpoint.discover import Found
-from releasekit.errors import FormatError, IntegrityError
+from releasekit.checkpoint.files import OpenFile, check_values, open_weights, pread_into
+from releasekit.errors import FormatError
 from releasekit.layout import Layout, Placed
 from releasekit.names import shown
-from releasekit.tensors import DType, TensorSpec
-
-_LFS_POINTER: Final = b"version https://git-lfs"
-_SNIFF: Final = 256
+from releasekit.tensors import TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightFile:
-    """One open safetensors file: its name in the checkpoint, path, descriptor, layout."""
+    """One open safetensors file: its name in the checkpoint, and its layout."""
 
     name: str
-    path: Path
-    fd: int
+    file: OpenFile
     layout: Layout
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.file.path
 
 
 class SafetensorsCheckpoint:
@@ -106,12 +105,9 @@ class SafetensorsCheckpoint:
         file, placed = self._places[name]
         if start < 0 or start + out.size > placed.end - placed.begin:
             raise ValueError(f"{name}: bytes {start} to {start + out.size} are outside it")
-        pread_into(file.fd, file.layout.data_start + placed.begin + start, out, file.path)
-        if placed.spec.dtype is DType.BOOL and out.size and int(out.max()) > 1:
-            raise FormatError(
-                f"{file.path}: tensor {shown(name)}: expected BOOL bytes 0 or 1, "
-                f"found {int(out.max())}"
-            )
+        begin = file.layout.data_start + placed.begin + start
+        pread_into(file.file.fd, begin, out, file.path)
+        check_values(out, placed.spec, file.path)
 
     def file_of(self, name: str) -> WeightFile:
         """The file that holds a tensor."""
@@ -128,50 +124,9 @@ class SafetensorsCheckpoint:
         self.close()
 
 
-def pread_into(fd: int, offset: int, out: NDArray[np.uint8], path: Path) -> None:
-    """Fill `out` from `offset` of a file; IntegrityError if the file ends before."""
-    view = out.data
-    while view:
-        try:
-            count = os.preadv(fd, [view], offset)
-        except OSError as error:
-            error.filename = str(path)  # preadv knows only the descriptor
-            raise
-        if not count:
-            raise IntegrityError(
-                f"{path}: ends at byte {offset}, {len(view)} bytes before its tensor does: "
-                "the file was cut short while it was in use"
-            )
-        offset += count
-        view = view[count:]
-
-
 def _open(path: Path, name: str, kept: ExitStack) -> WeightFile:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    kept.callback(os.close, fd)
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path}: is not a regular file")
-    size = status.st_size
-    head = os.pread(fd, _SNIFF, 0)
-    _refuse_non_weights(head, path)
-    length = layout.header_length(head[:8], size, str(path))
-    header = np.empty(length, np.uint8)
-    pread_into(fd, 8, header, path)
-    return WeightFile(
-        name=name, path=path, fd=fd, layout=layout.parse(header.tobytes(), size, str(path))
-    )
-
-
-def _refuse_non_weights(head: bytes, path: Path) -> None:
-    """Name what is often found in a shard's place after a download went wrong."""
-    if head.startswith(_LFS_POINTER):
-        raise FormatError(
-            f"{path}: is a Git LFS pointer, not the weights: run `git lfs pull`, or "
-            "download the file itself"
-        )
-    if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
-        raise FormatError(
-            f"{path}: is an HTML page, not weights: the download answered with an error; "
-            "download the file again"
-        )
+    file = open_weights(path, kept)
+    head = os.pread(file.fd, 8, 0)
+    length = layout.header_length(head, file.size, str(path))
+    parsed = layout.parse(file.read(8, length), file.size, str(path))
+    return WeightFile(name=name, file=file, layout=parsed)

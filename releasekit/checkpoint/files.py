@@ -1,0 +1,114 @@
+"""Weight files, open for reading: by range, from any thread, and only if they are such.
+
+Data is read with `pread`, which needs no seek. A mapped file would be as quick, but one
+that is cut short while it is read would then kill the process instead of raising an error.
+Inputs may be symbolic links (a Hub cache is made of them); outputs never are.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from releasekit.errors import FormatError, IntegrityError
+from releasekit.names import shown
+from releasekit.tensors import DType, TensorSpec
+
+_SNIFF: Final = 256
+_LFS_POINTER: Final = b"version https://git-lfs"
+#: How files begin that are no weights of ours, and what to do about each.
+_OTHERS: Final = (
+    (b"GGUF", "a GGUF file, whose weights are quantised: get the original weights"),
+    (b"ggjt", "a GGML file, whose weights are quantised: get the original weights"),
+    (b"tjgg", "a GGML file, whose weights are quantised: get the original weights"),
+    (b"lmgg", "a GGML file, whose weights are quantised: get the original weights"),
+    (b"\x89HDF", "an HDF5 file (Keras): get the weights as safetensors or for PyTorch"),
+    (b"\x1f\x8b", "a gzip archive: unpack it first"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFile:
+    """A regular file, open for reading.
+
+    Attributes:
+        path: where it is, for messages.
+        fd: its descriptor.
+        size: its size in bytes when it was opened.
+    """
+
+    path: Path
+    fd: int
+    size: int
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Bytes from `offset` on; IntegrityError if the file ends before."""
+        data = np.empty(nbytes, np.uint8)
+        pread_into(self.fd, offset, data, self.path)
+        return data.tobytes()
+
+
+def open_weights(path: Path, kept: ExitStack) -> OpenFile:
+    """Open a file that should hold weights; `kept` closes it.
+
+    Raises:
+        FormatError: if it is recognised as something else.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    kept.callback(os.close, fd)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(f"{path}: is not a regular file")
+    _refuse_non_weights(os.pread(fd, _SNIFF, 0), path)
+    return OpenFile(path=path, fd=fd, size=status.st_size)
+
+
+def pread_into(fd: int, offset: int, out: NDArray[np.uint8], path: Path) -> None:
+    """Fill `out` from `offset` of a file; IntegrityError if the file ends before."""
+    view = out.data
+    while view:
+        try:
+            count = os.preadv(fd, [view], offset)
+        except OSError as error:
+            error.filename = str(path)  # preadv knows only the descriptor
+            raise
+        if not count:
+            raise IntegrityError(
+                f"{path}: ends at byte {offset}, {len(view)} bytes before its tensor does: "
+                "the file was cut short while it was in use"
+            )
+        offset += count
+        view = view[count:]
+
+
+def check_values(out: NDArray[np.uint8], spec: TensorSpec, path: Path) -> None:
+    """Refuse bytes of a tensor that its dtype does not allow; FormatError."""
+    if spec.dtype is DType.BOOL and out.size and int(out.max()) > 1:
+        raise FormatError(
+            f"{path}: tensor {shown(spec.name)}: expected BOOL bytes 0 or 1, "
+            f"found {int(out.max())}"
+        )
+
+
+def _refuse_non_weights(head: bytes, path: Path) -> None:
+    """Name what is often found in a weight file's place after a download went wrong."""
+    if head.startswith(_LFS_POINTER):
+        raise FormatError(
+            f"{path}: is a Git LFS pointer, not the weights: run `git lfs pull`, or "
+            "download the file itself"
+        )
+    if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        raise FormatError(
+            f"{path}: is an HTML page, not weights: the download answered with an error; "
+            "download the file again"
+        )
+    for magic, words in _OTHERS:
+        if head.startswith(magic):
+            raise FormatError(f"{path}: is {words}")
