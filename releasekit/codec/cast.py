@@ -1,26 +1,25 @@
 """The recorded cast: a base of one float dtype as a predictor for a target of another.
 
 A base in fp16 and a fine-tune in bf16 still share most of their bits once one is rounded
-to the other. The cast need only be the same everywhere, for ever: it is done in integer
-arithmetic on the bit patterns, so no processor's rounding mode, flush-to-zero setting or
-NaN convention can change a released byte. It rounds to nearest, ties to even (IEEE
-754-2019, 4.3.1), overflows to infinity (to NaN in F8_E4M3, which has no infinity), and
-turns every NaN into the quiet NaN of its sign.
+to the other. The cast need only be the same everywhere, for ever: `floats` converts bit
+patterns, so no processor's rounding mode, flush-to-zero setting or NaN convention can
+change a released byte. It rounds to nearest, ties to even (IEEE 754-2019, 4.3.1),
+overflows to infinity (to NaN in F8_E4M3, which has no infinity), and turns every NaN into
+the quiet NaN of its sign.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from releasekit.codec.floats import Layout, lane, narrower, wide_dtype, widener
 from releasekit.codec.formats import castable
 from releasekit.codec.kernels import Words
 from releasekit.codec.native import Kernel
 from releasekit.tensors import DType
-
-_ONE = np.uint64(1)
-_ZERO = np.uint64(0)
 
 
 def cast(words: Words, source: DType, target: DType, out: Words) -> None:
@@ -29,105 +28,96 @@ def cast(words: Words, source: DType, target: DType, out: Words) -> None:
     Raises:
         ValueError: if `castable` says no; callers ask first.
     """
+    _check(source, target)
+    if words.size != out.size:
+        raise ValueError(f"{words.size} words do not fill {out.size}")
+    _converter(source, target)(words, out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a cast loses. NaNs are not counted.
+
+    Attributes:
+        rounded: numbers that the target's dtype lacks, and others stand for.
+        overflowed: those of them that were finite, and became infinite or NaN.
+    """
+
+    rounded: int = 0
+    overflowed: int = 0
+
+    def __add__(self, other: Changes) -> Changes:
+        return Changes(
+            rounded=self.rounded + other.rounded,
+            overflowed=self.overflowed + other.overflowed,
+        )
+
+
+def cast_changes(words: Words, source: DType, target: DType) -> Changes:
+    """What `cast` loses of (n,) words.
+
+    Raises:
+        ValueError: if `castable` says no; callers ask first.
+    """
+    _check(source, target)
+    count = np.zeros(2, np.uint64)
+    _counter(source, target)(words, count)
+    rounded, overflowed = count.tolist()
+    return Changes(rounded=rounded, overflowed=overflowed)
+
+
+def _check(source: DType, target: DType) -> None:
     if not castable(source, target):
         raise ValueError(f"no cast from {source.label} to {target.label}")
-    converter = _converter(words.itemsize, out.itemsize)
-    converter(words, *_layout(source), *_layout(target), out)
-
-
-def _layout(dtype: DType) -> tuple[int, int, int, bool]:
-    """Word bits, mantissa bits, exponent bias, and whether it has infinities."""
-    word = dtype.word
-    bias = (1 << (word.exponent_bits - 1)) - 1
-    return word.bits, word.mantissa_bits, bias, dtype is not DType.F8_E4M3
-
-
-def _convert_word(
-    word, bits, mantissa, bias, infinite, to_bits, to_mantissa, to_bias, to_infinite
-):
-    magnitude = word & ((_ONE << np.uint64(bits - 1)) - _ONE)
-    sign = (word >> np.uint64(bits - 1)) << np.uint64(to_bits - 1)
-    top = (_ONE << np.uint64(to_bits - 1)) - _ONE  # the largest magnitude
-    hidden = _ONE << np.uint64(mantissa)
-    to_hidden = _ONE << np.uint64(to_mantissa)
-    to_nan = limit = top  # F8_E4M3: all ones is NaN, and stands for what is too large
-    if to_infinite:
-        limit = top & ~(to_hidden - _ONE)
-        to_nan = limit | (to_hidden >> _ONE)
-    if infinite:
-        infinity = ((_ONE << np.uint64(bits - 1)) - _ONE) & ~(hidden - _ONE)
-        if magnitude > infinity:
-            return sign | to_nan
-        if magnitude == infinity:
-            return sign | limit
-    elif magnitude == (_ONE << np.uint64(bits - 1)) - _ONE:
-        return sign | to_nan
-    field = np.int64(magnitude >> np.uint64(mantissa))
-    significand = magnitude & (hidden - _ONE)
-    if field > 0:
-        significand |= hidden
-    else:
-        field = np.int64(1)
-    if significand == _ZERO:
-        return sign
-    quantum = field - bias - mantissa  # value = significand * 2**quantum
-    length = 0
-    rest = significand
-    while rest != _ZERO:
-        rest >>= _ONE
-        length += 1
-    exponent = quantum + length - 1  # of the leading bit
-    normal = exponent + to_bias > 0
-    to_quantum = exponent - to_mantissa if normal else 1 - to_bias - to_mantissa
-    drop = to_quantum - quantum
-    if drop <= 0:
-        rounded = significand << np.uint64(-drop)
-    elif drop > length:
-        rounded = _ZERO  # less than half a unit
-    else:
-        s = np.uint64(drop)
-        odd = (significand >> s) & _ONE
-        rounded = (significand + ((_ONE << (s - _ONE)) - _ONE) + odd) >> s
-    if normal:
-        # A carry out of the mantissa moves into the exponent, as it should.
-        rounded += np.uint64(exponent + to_bias - 1) << np.uint64(to_mantissa)
-        if exponent + to_bias >= (1 << (to_bits - 1 - to_mantissa)):
-            return sign | limit
-    return sign | min(rounded, limit)
 
 
 @cache
-def _converter(source_nbytes: int, target_nbytes: int) -> Kernel:
-    layout = "i8 i8 i8 u1"
+def _converter(source: DType, target: DType) -> Kernel:
+    wide = wide_dtype(source, target)
+    word, _ = lane(wide)
+    widen, narrow = widener(source, wide), narrower(wide, target)
+    mask = word(Layout(source).magnitude)
+    top, to_top = word(source.bits - 1), word(target.bits - 1)
+
+    def convert(words, out):
+        for i in range(words.size):
+            found = word(words[i])
+            sign = word(word(found >> top) << to_top)
+            out[i] = word(sign | narrow(widen(word(found & mask))))
+
     return Kernel(
-        _convert,
-        f"u{source_nbytes}* {layout} {layout} u{target_nbytes}*",
-        helpers=(_convert_word,),
-        variant=f"_{source_nbytes}_{target_nbytes}",
+        convert,
+        f"u{source.bits // 8}* u{target.bits // 8}*",
+        helpers=(widen, narrow),
+        variant=f"_{source.label}_{target.label}",
     )
 
 
-def _convert(
-    words,
-    bits,
-    mantissa,
-    bias,
-    infinite,
-    to_bits,
-    to_mantissa,
-    to_bias,
-    to_infinite,
-    out,
-):
-    for i in range(words.size):
-        out[i] = _convert_word(
-            np.uint64(words[i]),
-            bits,
-            mantissa,
-            bias,
-            infinite,
-            to_bits,
-            to_mantissa,
-            to_bias,
-            to_infinite,
-        )
+@cache
+def _counter(source: DType, target: DType) -> Kernel:
+    wide = wide_dtype(source, target)
+    word, _ = lane(wide)
+    widen, narrow, widen_again = (
+        widener(source, wide),
+        narrower(wide, target),
+        widener(target, wide),
+    )
+    mask = word(Layout(source).magnitude)
+    infinity, overflow = word(Layout(wide).largest), word(Layout(target).overflow)
+
+    def count(words, counts):
+        rounded = overflowed = np.uint64(0)
+        for i in range(words.size):
+            exact = widen(word(word(words[i]) & mask))
+            found = narrow(exact)
+            rounded += np.uint64((widen_again(found) != exact) & (exact <= infinity))
+            overflowed += np.uint64((found >= overflow) & (exact < infinity))
+        counts[0] = rounded
+        counts[1] = overflowed
+
+    return Kernel(
+        count,
+        f"u{source.bits // 8}* u8*",
+        helpers=(widen, narrow, widen_again),
+        variant=f"_{source.label}_{target.label}",
+    )

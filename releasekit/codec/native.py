@@ -29,7 +29,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any, Final
 
 import llvmlite
@@ -69,7 +69,8 @@ class Kernel:
             signature: a type for each parameter, separated by spaces: `u1` to `u8`, `i8`,
                 `f8`, and with `*` C-contiguous arrays of them in one dimension.
             returns: type of the result.
-            helpers: functions that `body`, and helpers behind them, call by their names.
+            helpers: functions that `body`, and helpers behind them, call: module-level
+                ones, or variables of the functions around these.
             variant: tells apart loops that are built from one body with other constants.
         """
         self._body = body
@@ -139,9 +140,9 @@ class Kernel:
         from numba import carray, cfunc, types
 
         options: Any = {"error_model": "numpy", "forceinline": True}
-        jitted: dict[str, Any] = {}
+        jitted: dict[int, Any] = {}
         for helper in self._helpers:
-            jitted[helper.__name__] = numba.njit(**options)(_seeing(helper, jitted))
+            jitted[id(helper)] = numba.njit(**options)(_seeing(helper, jitted))
         body = _seeing(self._body, jitted)
         taken, passed = [], []
         kinds: list[Any] = []
@@ -164,11 +165,16 @@ class Kernel:
         return _emit(compiled.inspect_llvm(), compiled.native_name, self._name)
 
 
-def _seeing(function: Any, names: dict[str, Any]) -> FunctionType:
-    """A copy of a function for which these names stand for something else."""
-    return FunctionType(
-        function.__code__, function.__globals__ | names, closure=function.__closure__
-    )
+def _seeing(function: Any, jitted: dict[int, Any]) -> FunctionType:
+    """A copy of a function that sees helpers as they were compiled, by their identity."""
+
+    def seen(value: Any) -> Any:
+        return jitted.get(id(value), value)
+
+    space = {name: seen(value) for name, value in function.__globals__.items()}
+    cells = function.__closure__ or ()
+    closure = tuple(CellType(seen(cell.cell_contents)) for cell in cells)
+    return FunctionType(function.__code__, space, closure=closure)
 
 
 def _address(array: NDArray[Any]) -> int:

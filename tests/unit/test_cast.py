@@ -1,4 +1,5 @@
-"""Casts against torch, and against exact midpoints where torch rounds twice."""
+"""Casts against torch, against exact midpoints where torch rounds twice, and against their
+definition, word by word."""
 
 from functools import cache
 from typing import Any
@@ -8,9 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from releasekit.codec.cast import cast
+from releasekit.codec.cast import Changes, cast, cast_changes
 from releasekit.codec.formats import castable
 from releasekit.tensors import DType
+from tests.unit import cast_reference
+from tests.unit.processor import MODES, mode
 
 Array = NDArray[Any]
 
@@ -212,3 +215,91 @@ def test_other_casts_are_the_callers_mistake(source: DType, target: DType) -> No
 
 def test_an_empty_array_is_cast() -> None:
     assert converted(np.empty(0, np.uint16), DType.F16, DType.BF16).size == 0
+
+
+def test_all_words_are_cast_into_as_many() -> None:
+    words = np.zeros(3, np.uint16)
+    with pytest.raises(ValueError, match=r"^3 words do not fill 2$"):
+        cast(words, DType.F16, DType.BF16, words[:2])
+
+
+@cache
+def many_patterns(dtype: DType) -> Array:
+    """All upper halves, with each lower half next to where some dtype rounds."""
+    if dtype.bits <= 16:
+        return patterns(dtype)
+    word = WORDS[dtype.bits]
+    lower = {(1 << bit) + step for bit in range(dtype.bits - 16) for step in (-1, 0, 1)}
+    upper = np.arange(1 << 16).astype(word) << word(dtype.bits - 16)
+    if dtype is DType.F64:
+        upper = upper[::7]
+    return np.concatenate(
+        [patterns(dtype), (upper[:, None] | np.array(sorted(lower), word)).ravel()]
+    )
+
+
+@pytest.mark.parametrize("target", TORCH)
+@pytest.mark.parametrize("source", TORCH)
+def test_words_are_cast_as_defined(source: DType, target: DType) -> None:
+    words = many_patterns(source)
+    expected = np.empty(words.size, WORDS[target.bits])
+    cast_reference.cast(words, source, target, expected)
+    np.testing.assert_array_equal(converted(words, source, target), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", NARROW)
+def test_every_fp32_is_cast_as_defined(target: DType) -> None:
+    expected = np.empty(1 << 24, WORDS[target.bits])
+    for start in range(0, 1 << 32, 1 << 24):
+        words = np.arange(start, start + (1 << 24)).astype(np.uint32)
+        cast_reference.cast(words, DType.F32, target, expected)
+        np.testing.assert_array_equal(converted(words, DType.F32, target), expected)
+
+
+@pytest.mark.parametrize("kind", MODES)
+def test_the_processor_s_mode_changes_nothing(kind: str) -> None:
+    for source in TORCH:
+        for target in TORCH:
+            words = patterns(source)
+            expected = converted(words, source, target)
+            lost = cast_changes(words, source, target)
+            found = np.empty_like(expected)
+            with mode(kind):
+                cast(words, source, target, found)
+                assert cast_changes(words, source, target) == lost
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("target", TORCH)
+@pytest.mark.parametrize("source", TORCH)
+def test_changes_are_counted(source: DType, target: DType) -> None:
+    words = patterns(source)
+    words = words[~is_nan(words, source)]
+    before = by_torch(words, source, DType.F64).view(np.float64)
+    cast_words = converted(words, source, target)
+    after = by_torch(cast_words, target, DType.F64).view(np.float64)
+    expected = Changes(
+        rounded=int(np.count_nonzero(after != before)),
+        overflowed=int(np.count_nonzero(np.isfinite(before) & ~np.isfinite(after))),
+    )
+    assert cast_changes(words, source, target) == expected
+    nans = patterns(source)[is_nan(patterns(source), source)]
+    assert cast_changes(nans, source, target) == Changes()
+
+
+def test_changes_of_single_numbers() -> None:
+    def changes(*numbers: float) -> Changes:
+        words = np.array(numbers, np.float32).view(np.uint32)
+        return cast_changes(words, DType.F32, DType.F8_E4M3)
+
+    assert changes() == changes(0, -0.0, 448, -448, 2**-9, np.nan) == Changes()
+    assert changes(1.01, 2**-20, 450) == Changes(rounded=3)
+    assert changes(500, -500) == Changes(rounded=2, overflowed=2)
+    assert changes(np.inf, -np.inf) == Changes(rounded=2)  # NaN, but never finite
+    assert changes(1.01, 500) + changes(500) == changes(1.01, 500, 500)
+
+
+def test_changes_between_other_dtypes_cannot_be_counted() -> None:
+    with pytest.raises(ValueError, match=r"^no cast from I8 to F16$"):
+        cast_changes(np.zeros(1, np.uint8), DType.I8, DType.F16)

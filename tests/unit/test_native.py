@@ -154,3 +154,19 @@ def total_of_four(values: Any) -> Any:
 def test_helpers_see_those_before_them(cache: Path) -> None:
     kernel = Kernel(total_of_four, "f8*", returns="f8", helpers=(twice, four_times))
     assert kernel(np.array([1.5, 2.5])) == 16.0
+
+
+def test_helpers_may_be_variables_of_a_function_around(cache: Path) -> None:
+    def built(factor: int) -> Kernel:
+        def times(value: Any) -> Any:
+            return factor * value
+
+        scaled = times
+
+        def total(values: Any) -> Any:
+            return scaled(values[0]) + scaled(values[1])
+
+        return Kernel(total, "f8*", returns="f8", helpers=(times,), variant=f"_{factor}")
+
+    values = np.array([1.5, 2.5])
+    assert [built(factor)(values) for factor in (2, 3)] == [8.0, 12.0]
