@@ -9,7 +9,8 @@ ones that users search for.
       ├── UsageError           the request itself makes no sense: a path, an option
       ├── FormatError          bytes that are not what their format allows
       ├── BaseMismatchError    a base that is not the one the delta was made from
-      └── IntegrityError       right format, wrong content: a digest or size differs
+      ├── IntegrityError       right format, wrong content: a digest or size differs
+      └── HubError             the Hugging Face Hub refused, or could not be reached
 
 Exit codes are the command line's concern: see `releasekit.cli.exits`.
 """
@@ -33,3 +34,7 @@ class BaseMismatchError(ReleaseKitError):
 
 class IntegrityError(ReleaseKitError):
     """Content differs from its recorded size or digest."""
+
+
+class HubError(ReleaseKitError):
+    """The Hugging Face Hub refused a request, or could not be reached."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from releasekit.errors import FormatError
@@ -57,6 +57,12 @@ def describe(value: object) -> str:
     if isinstance(value, str):
         return shown(value, _VALUE_SHOWN)
     return json.dumps(value)
+
+
+def listed(names: Sequence[str], limit: int = 3) -> str:
+    """Names for a message: the first of them, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(shown(name) for name in names[:limit]) + more
 
 
 def safe_path(name: str, where: str) -> str:

@@ -54,6 +54,15 @@ class BaseTensor:
     digest: str
 
 
+def is_buffer(name: str) -> bool:
+    """Whether a tensor is one that model libraries compute, and once stored all the same.
+
+    transformers up to 4.31 wrote `*.rotary_emb.inv_freq` for each layer, later ones do not;
+    so one base has it and another, equal in all that counts, does not.
+    """
+    return name.endswith(".rotary_emb.inv_freq")
+
+
 def count_operations(operations: Iterable[str]) -> dict[str, int]:
     """How often each operation occurs, 0 included; `dropped` base tensors count as one."""
     every = dict.fromkeys([*(op.value for op in Op), "dropped"], 0)

@@ -90,6 +90,11 @@ def dumps(value: object) -> bytes:
     return f"{text}\n".encode()
 
 
+def is_hex_digest(text: str) -> bool:
+    """Whether `text` is 32 bytes as 64 lowercase hexadecimal digits."""
+    return _HEX_DIGEST.fullmatch(text) is not None
+
+
 class Record:
     """One JSON object, whose fields are asked for by name and type.
 
@@ -162,7 +167,7 @@ class Record:
     def hex_digest(self, key: str) -> str:
         """Returns 32 bytes as 64 lowercase hexadecimal digits."""
         value = self._get(key)
-        if not isinstance(value, str) or not _HEX_DIGEST.fullmatch(value):
+        if not isinstance(value, str) or not is_hex_digest(value):
             raise self._fault(self._at(key), "64 lowercase hexadecimal digits", value)
         return value
 

@@ -1,9 +1,44 @@
-"""Settings for all tests."""
+"""Settings for all tests, and what several of them need."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from tests.fakehub import FakeHub
 
 # No deadline: a busy machine is not a failing test. `--hypothesis-profile=deep` is for
 # a search that may take its time.
 settings.register_profile("quick", deadline=None, max_examples=100)
 settings.register_profile("deep", deadline=None, max_examples=5000)
 settings.load_profile("quick")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A Hub that this process and its children take for the real one; nothing is cached.
+
+    The cache is `tmp_path / "hf" / "hub"`.
+    """
+    from huggingface_hub import close_session, constants
+
+    home = tmp_path / "hf"
+    with FakeHub(tmp_path / "fakehub") as fake:
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGINGFACE_HUB_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY"):
+            monkeypatch.setenv(name, "1")
+            monkeypatch.setattr(constants, name, True)
+        monkeypatch.setenv("HF_ENDPOINT", fake.url)
+        monkeypatch.setenv("HF_HOME", str(home))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        # huggingface_hub read its variables when it was imported.
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        close_session()  # it may know the proxies of before
+        yield fake
+        close_session()

@@ -6,13 +6,14 @@ never loads a tensor whole, and may be read from several threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from releasekit.layout import Layout
 from releasekit.tensors import TensorSpec
 
 
@@ -43,6 +44,26 @@ class Checkpoint(Protocol):
     def __exit__(self, *exc: Any) -> None: ...
 
 
+class LaidOutFile(Protocol):
+    """A safetensors file that is, or is to be."""
+
+    @property
+    def name(self) -> str:
+        """Its path in the checkpoint."""
+
+    @property
+    def layout(self) -> Layout:
+        """Its header, and the places of its tensors."""
+
+
+class LaidOut(Checkpoint, Protocol):
+    """A checkpoint whose safetensors files are known, though they need not exist."""
+
+    @property
+    def files(self) -> Sequence[LaidOutFile]:
+        """The files, which together hold each tensor once."""
+
+
 class StoredCheckpoint(Checkpoint, Protocol):
     """A checkpoint in files."""
 
@@ -54,14 +75,24 @@ class StoredCheckpoint(Checkpoint, Protocol):
         """The file that holds a tensor, or the files: for people."""
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path) -> StoredCheckpoint:
     """Open the checkpoint at `path`: a file, a folder or an index.
 
     Raises:
         FormatError: if it is malformed, or is no checkpoint that can be read.
         UsageError: if `path` does not name one checkpoint.
     """
-    from releasekit.checkpoint.discover import find
-    from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
+    from releasekit.checkpoint.discover import Kind, find
 
-    return SafetensorsCheckpoint.open(find(Path(path)))
+    found = find(Path(path))
+    if found.kind is Kind.SAFETENSORS:
+        from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
+
+        return SafetensorsCheckpoint.open(found)
+    if found.kind is Kind.PYTORCH:
+        from releasekit.checkpoint.pytorch import PyTorchCheckpoint
+
+        return PyTorchCheckpoint.open(found)
+    from releasekit.checkpoint.meta import MetaCheckpoint
+
+    return MetaCheckpoint.open(found.subject, found.root, found.files)

@@ -1,10 +1,11 @@
-"""Which files make up the checkpoint at a path.
+"""Which files make up the checkpoint at a path, and of which kind they are.
 
 A folder may hold several: an index says which shards belong together; without one, a
 single file or a complete family `NAME-00001-of-0000N` does. Anything else is ambiguous,
 and refused by name, since a guess would rebuild someone's model from the wrong half.
-Files that are not weights (an LFS pointer, an error page saved as a shard) are recognised
-here too, because they are the most common way for a download to go wrong.
+
+Where a folder holds the model in more than one format, safetensors comes first, then
+PyTorch's files, then Meta's: that is the order in which model libraries look.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
@@ -20,16 +22,44 @@ from releasekit import strictjson
 from releasekit.errors import FormatError, UsageError
 from releasekit.names import refuse_clashes, safe_path, shown
 
+
+class Kind(Enum):
+    """How a checkpoint is stored: what messages call it, and its files' suffixes."""
+
+    SAFETENSORS = ("safetensors", (".safetensors",))
+    PYTORCH = ("PyTorch", (".bin", ".pt", ".pth"))
+    META = ("Meta", ("consolidated.NN.pth",))
+
+    def __init__(self, label: str, suffixes: tuple[str, ...]) -> None:
+        self.label = label
+        self.suffixes = suffixes
+
+    @property
+    def indices(self) -> tuple[str, ...]:
+        """How the names of its indices end."""
+        return tuple(f"{suffix}.index.json" for suffix in self.suffixes)
+
+
 SUFFIX: Final = ".safetensors"
-INDEX_SUFFIX: Final = ".safetensors.index.json"
-#: Weights in formats that hold a model a second time, or that cannot be read yet.
+PARAMS: Final = "params.json"
+#: Weights in formats that hold a model a second time, or that cannot be read.
 OTHER_WEIGHTS: Final = frozenset(
     (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".msgpack", ".h5", ".npz", ".onnx")
 )
+#: What trainers leave beside a model in PyTorch's format: state, no weights.
+_TRAINER_STATE: Final = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state(_\d+)?|trainer_state)\.(bin|pth?)"
+)
+_META: Final = re.compile(r"consolidated\.(\d\d)\.pth")
 _SHARD: Final = re.compile(
-    r"(?P<stem>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})\.safetensors"
+    r"(?P<stem>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)"
+)
+#: Suffixes of what describes a model; LICENSE and NOTICE have none.
+_DESCRIBES: Final = frozenset(
+    ("", ".json", ".txt", ".md", ".model", ".tiktoken", ".jinja", ".pdf", ".py")
 )
 _MAX_INDEX: Final = 1 << 28
+_FILES: Final = "a .safetensors, .bin, .pt or .pth file, its index, or a folder of them"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +67,7 @@ class Found:
     """The files of one checkpoint.
 
     Attributes:
+        kind: how they are stored.
         subject: the path that was asked for, for messages.
         root: the folder that the files' names are relative to.
         files: the weight files' names, sorted.
@@ -44,6 +75,7 @@ class Found:
         weight_map: the index's map from tensor to file, if there is an index.
     """
 
+    kind: Kind
     subject: str
     root: Path
     files: tuple[str, ...]
@@ -66,11 +98,35 @@ def find(path: Path, exclude: Sequence[str] = ()) -> Found:
         return _in_folder(path, exclude)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
-    if path.name.endswith(INDEX_SUFFIX):
-        return _indexed(path, str(path))
-    if path.suffix == SUFFIX:
-        return Found(subject=str(path), root=path.parent, files=(path.name,))
-    raise UsageError(f"{path}: expected a {SUFFIX} file, its index, or a folder of them")
+    if _META.fullmatch(path.name) and (path.parent / PARAMS).is_file():
+        return _meta(path.parent, str(path))  # a part is of no use alone
+    for kind in (Kind.SAFETENSORS, Kind.PYTORCH):
+        if path.name.endswith(kind.indices):
+            return _indexed(kind, path, str(path))
+        if path.suffix in kind.suffixes:
+            return Found(kind=kind, subject=str(path), root=path.parent, files=(path.name,))
+    raise UsageError(f"{path}: {_why_not(path) or f'expected {_FILES}'}")
+
+
+def choose(names: Sequence[str]) -> list[str]:
+    """Of all files in a folder, those that a checkpoint in it needs; none if it has none.
+
+    For a folder that is elsewhere as yet: the weights of the kind that `find` would take,
+    and what describes them: configs, tokenizer, licence.
+
+    Args:
+        names: paths of files, relative to the folder.
+    """
+    if "release.json" in names:
+        return list(names)  # a release, which is of use only as a whole
+    top = [name for name in names if "/" not in name]
+    others = [name for name in top if Path(name).suffix in _DESCRIBES]
+    weights = [name for name in top if name.endswith(SUFFIX)]
+    if not weights:
+        pytorch = [n for n in top if n.endswith(Kind.PYTORCH.suffixes) and _is_weights(n)]
+        meta = [name for name in pytorch if _META.fullmatch(name)]
+        weights = [name for name in pytorch if name not in meta] or meta
+    return [*weights, *others] if weights else []
 
 
 def _in_folder(folder: Path, exclude: Sequence[str]) -> Found:
@@ -79,45 +135,72 @@ def _in_folder(folder: Path, exclude: Sequence[str]) -> Found:
         for path in sorted(folder.iterdir())
         if path.is_file() and not any(fnmatch(path.name, pattern) for pattern in exclude)
     ]
-    indices = [folder / name for name in names if name.endswith(INDEX_SUFFIX)]
-    if len(indices) == 1:
-        return _indexed(indices[0], str(folder))
-    if indices:
-        raise UsageError(
-            f"{folder}: holds {len(indices)} checkpoints "
-            f"({', '.join(p.name for p in indices)}): name the index of the one you mean"
+    meta = [name for name in names if _META.fullmatch(name)]
+    names = [name for name in names if name not in meta]
+    for kind in (Kind.SAFETENSORS, Kind.PYTORCH):
+        indices = [folder / name for name in names if name.endswith(kind.indices)]
+        if len(indices) == 1:
+            return _indexed(kind, indices[0], str(folder))
+        if indices:
+            found = ", ".join(path.name for path in indices)
+            raise UsageError(
+                f"{folder}: holds {len(indices)} checkpoints ({found}): name the index of "
+                "the one you mean"
+            )
+        files = [n for n in names if n.endswith(kind.suffixes) and _is_weights(n)]
+        if files:
+            if len(files) > 1 or _SHARD.fullmatch(files[0]):
+                files = _family(kind, folder, files)
+            return Found(kind=kind, subject=str(folder), root=folder, files=tuple(files))
+    if meta:
+        return _meta(folder, str(folder))
+    raise UsageError(f"{folder}: holds no weights that can be read{_what_else(folder)}")
+
+
+def _is_weights(name: str) -> bool:
+    return not _TRAINER_STATE.fullmatch(name)
+
+
+def _meta(folder: Path, subject: str) -> Found:
+    if not (folder / PARAMS).is_file():
+        raise FormatError(
+            f"{folder}: holds Meta's consolidated.NN.pth, but no {PARAMS}, which says how "
+            "their tensors are joined: get it from where the weights came from"
         )
-    files = [name for name in names if name.endswith(SUFFIX)]
-    if not files:
-        raise UsageError(f"{folder}: holds no {SUFFIX} file{_what_else(folder)}")
-    if len(files) == 1 and not _SHARD.fullmatch(files[0]):
-        return Found(subject=str(folder), root=folder, files=tuple(files))
-    return Found(subject=str(folder), root=folder, files=_family(folder, files))
+    files = sorted(p.name for p in folder.iterdir() if _META.fullmatch(p.name))
+    return Found(kind=Kind.META, subject=subject, root=folder, files=tuple(files))
 
 
 def _what_else(folder: Path) -> str:
-    others = sorted(p.name for p in folder.iterdir() if p.suffix in OTHER_WEIGHTS)
-    if not others:
-        return ""
-    return (
-        f", but {shown(others[0])}: this version reads safetensors only; save the model "
-        "as safetensors first"
-    )
+    """What a folder without weights holds in their place, and what to do."""
+    for path in sorted(folder.iterdir()):
+        if reason := _why_not(path):
+            return f", but {shown(path.name)}, which {reason}"
+    return ": expected a .safetensors, .bin, .pt or .pth file"
 
 
-def _family(folder: Path, files: list[str]) -> tuple[str, ...]:
+def _why_not(path: Path) -> str:
+    """Why a file of weights cannot be read, by its name."""
+    if path.suffix in (".gguf", ".ggml"):
+        return "is quantised, and rebuilds nothing: get the original weights"
+    if path.suffix in OTHER_WEIGHTS and path.suffix not in Kind.PYTORCH.suffixes:
+        return "is of a format that cannot be read: get the model as safetensors"
+    return ""
+
+
+def _family(kind: Kind, folder: Path, files: list[str]) -> list[str]:
     """Shards without an index: accepted if they are one complete family."""
     matches = [_SHARD.fullmatch(name) for name in files]
-    families = {(m["stem"], m["count"]) for m in matches if m is not None}
+    families = {(m["stem"], m["count"], m["suffix"]) for m in matches if m is not None}
     if None in matches or len(families) != 1:
         raise UsageError(
-            f"{folder}: holds {len(files)} {SUFFIX} files and no index "
+            f"{folder}: holds {len(files)} {kind.label} files and no index "
             f"({', '.join(files[:4])}{', …' if len(files) > 4 else ''}): name the file "
             "that you mean, or --exclude the others of a target"
         )
-    ((stem, count),) = families
+    ((stem, count, suffix),) = families
     for number in range(1, int(count) + 1):
-        name = f"{stem}-{number:05}-of-{count}{SUFFIX}"
+        name = f"{stem}-{number:05}-of-{count}{suffix}"
         if name not in files:
             raise FormatError(
                 f"{folder}: expected {int(count)} shards, found {len(files)}: "
@@ -128,10 +211,10 @@ def _family(folder: Path, files: list[str]) -> tuple[str, ...]:
             f"{folder}: expected {int(count)} shards, found {len(files)}; remove those "
             "numbered 0 or beyond"
         )
-    return tuple(files)
+    return files
 
 
-def _indexed(index: Path, subject: str) -> Found:
+def _indexed(kind: Kind, index: Path, subject: str) -> Found:
     if index.stat().st_size > _MAX_INDEX:
         raise FormatError(f"{index}: expected an index of at most {_MAX_INDEX} bytes")
     where = str(index)
@@ -148,6 +231,7 @@ def _indexed(index: Path, subject: str) -> Found:
     if not names:
         raise FormatError(f"{where}: weight_map: expected at least one tensor")
     return Found(
+        kind=kind,
         subject=subject,
         root=index.parent,
         files=tuple(names),

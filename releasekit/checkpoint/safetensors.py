@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from releasekit import layout
 from releasekit.checkpoint.discover import Found
 from releasekit.checkpoint.files import OpenFile, check_values, open_weights, pread_into
+from releasekit.checkpoint.indexed import check_index, homes
 from releasekit.errors import FormatError
-from releasekit.layout import Layout, Placed
-from releasekit.names import shown
+from releasekit.layout import Layout
 from releasekit.tensors import TensorSpec
 
 
@@ -47,31 +47,34 @@ class SafetensorsCheckpoint:
         self.subject = subject
         self._kept = kept
         self.files = [_open(root / name, name, kept) for name in names]
-        self._places: dict[str, tuple[WeightFile, Placed]] = {}
-        for file in self.files:
-            for placed in file.layout.tensors:
-                other = self._places.setdefault(placed.spec.name, (file, placed))[0]
-                if other is not file:
-                    raise FormatError(
-                        f"{subject}: tensor {shown(placed.spec.name)} stands in two files, "
-                        f"{other.name} and {file.name}"
-                    )
+        self.file_sizes: Mapping[str, int] = {
+            file.name: file.file.size for file in sorted(self.files, key=lambda f: f.name)
+        }
+        self._places = {
+            placed.spec.name: (file, placed)
+            for file in self.files
+            for placed in file.layout.tensors
+        }
         self.specs: Mapping[str, TensorSpec] = {
             name: placed.spec for name, (_, placed) in self._places.items()
         }
+        self._homes = homes(
+            subject,
+            (
+                (f.name, (placed.spec.name for placed in f.layout.tensors))
+                for f in self.files
+            ),
+        )
 
     @classmethod
     def open(cls, found: Found) -> Self:
         """Open what `discover.find` found, and hold it against its index."""
         checkpoint = cls.open_files(found.subject, found.root, found.files)
-        if found.weight_map is not None:
-            try:
-                checkpoint._check_index(
-                    found.weight_map, str(found.root / str(found.index))
-                )
-            except FormatError:
-                checkpoint.close()
-                raise
+        try:
+            check_index(found, checkpoint._homes)
+        except FormatError:
+            checkpoint.close()
+            raise
         return checkpoint
 
     @classmethod
@@ -82,24 +85,6 @@ class SafetensorsCheckpoint:
             checkpoint._kept = kept.pop_all()
         return checkpoint
 
-    def _check_index(self, weight_map: Mapping[str, str], where: str) -> None:
-        for tensor, name in weight_map.items():
-            if tensor not in self._places:
-                raise FormatError(
-                    f"{where}: weight_map: tensor {shown(tensor)} is not in {name}"
-                )
-            if self._places[tensor][0].name != name:
-                raise FormatError(
-                    f"{where}: weight_map: tensor {shown(tensor)}: expected in {name}, "
-                    f"found in {self._places[tensor][0].name}"
-                )
-        for tensor, (file, _) in self._places.items():
-            if tensor not in weight_map:
-                raise FormatError(
-                    f"{where}: weight_map: tensor {shown(tensor)} of {file.name} "
-                    "is not listed"
-                )
-
     def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with the tensor's bytes from byte `start` on; see `Checkpoint`."""
         file, placed = self._places[name]
@@ -108,6 +93,10 @@ class SafetensorsCheckpoint:
         begin = file.layout.data_start + placed.begin + start
         pread_into(file.file.fd, begin, out, file.path)
         check_values(out, placed.spec, file.path)
+
+    def home(self, name: str) -> str:
+        """The file that holds a tensor, for people."""
+        return self._homes[name]
 
     def file_of(self, name: str) -> WeightFile:
         """The file that holds a tensor."""

@@ -78,9 +78,18 @@ class View:
             for first in range(0, dest.size, count):
                 self._fill_window(offset + first * step, strides, dest[first:][:count])
         else:
+            self._fill_parts(offset, strides, dest)
+
+    def _fill_parts(self, offset: int, strides: Sequence[int], dest: _Words) -> None:
+        """Fill `dest` with as much as fits in a window at once, or index by index."""
+        step = strides[0] * self.itemsize
+        count = _WINDOW // step if step else 0
+        if 1 < count < dest.shape[0]:
+            for first in range(0, dest.shape[0], count):
+                self._fill(offset + first * step, strides, dest[first:][:count])
+        else:
             for first in range(dest.shape[0]):
-                start = offset + first * strides[0] * self.itemsize
-                self._fill(start, strides[1:], dest[first])
+                self._fill(offset + first * step, strides[1:], dest[first])
 
     def _fill_window(self, offset: int, strides: Sequence[int], dest: _Words) -> None:
         """Fill `dest` of one dimension with one read, whatever lies between."""

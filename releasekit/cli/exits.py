@@ -7,6 +7,7 @@ from typing import Final
 from releasekit.errors import (
     BaseMismatchError,
     FormatError,
+    HubError,
     IntegrityError,
     ReleaseKitError,
     UsageError,
@@ -21,6 +22,7 @@ EXIT_CODES: Final[dict[type[ReleaseKitError], int]] = {
     FormatError: 3,
     BaseMismatchError: 4,
     IntegrityError: 5,
+    HubError: 8,
     ReleaseKitError: FAILED,
 }
 
@@ -32,6 +34,7 @@ Exit codes:
   3    a file is malformed
   4    the base is not the one that the delta was made with
   5    a file is damaged, missing or unexpected
+  8    the Hugging Face Hub refused, or could not be reached
   130  interrupted; nothing half-made was left under the output's name
 """
 

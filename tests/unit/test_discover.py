@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from releasekit.checkpoint import open_checkpoint
-from releasekit.checkpoint.discover import find
+from releasekit.checkpoint.discover import Kind, choose, find
 from releasekit.errors import FormatError, IntegrityError, UsageError
 from tests.builders import RawTensor, model_folder, safetensors_bytes
 
@@ -94,6 +94,61 @@ def test_a_file_is_itself_beside_others(tmp_path: Path) -> None:
     assert list(opened(tmp_path / "b.safetensors")) == ["b"]
 
 
+@pytest.mark.parametrize(
+    ("files", "kind", "names"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], "SAFETENSORS", ["model.safetensors"]),
+        (["pytorch_model.bin"], "PYTORCH", ["pytorch_model.bin"]),
+        (["a.pt", "optimizer.pt", "training_args.bin"], "PYTORCH", ["a.pt"]),
+        (
+            ["b-00002-of-00002.bin", "b-00001-of-00002.bin", "model.gguf"],
+            "PYTORCH",
+            ["b-00001-of-00002.bin", "b-00002-of-00002.bin"],
+        ),
+        (
+            ["consolidated.01.pth", "consolidated.00.pth", "params.json"],
+            "META",
+            ["consolidated.00.pth", "consolidated.01.pth"],
+        ),
+        (
+            ["consolidated.00.pth", "params.json", "model.safetensors"],
+            "SAFETENSORS",
+            ["model.safetensors"],
+        ),
+        (
+            ["consolidated.00.pth", "params.json", "pytorch_model.bin"],
+            "PYTORCH",
+            ["pytorch_model.bin"],
+        ),
+    ],
+)
+def test_a_folder_in_several_formats(
+    tmp_path: Path, files: list[str], kind: str, names: list[str]
+) -> None:
+    folder(tmp_path, dict.fromkeys(files, b"x"))
+    found = find(tmp_path)
+    assert (found.kind.name, list(found.files)) == (kind, names)
+    # What would be downloaded is no more, and found as the same.
+    chosen = choose(files)
+    for name in set(files) - set(chosen):
+        (tmp_path / name).unlink()
+    assert find(tmp_path) == found
+
+
+def test_a_part_of_metas_checkpoint_stands_for_all(tmp_path: Path) -> None:
+    names = ["consolidated.00.pth", "consolidated.01.pth"]
+    folder(tmp_path, dict.fromkeys([*names, "params.json"], b"x"))
+    assert list(find(tmp_path / names[1]).files) == names
+    (tmp_path / "params.json").unlink()
+    assert find(tmp_path / names[1]).kind is Kind.PYTORCH
+    with pytest.raises(FormatError) as caught:
+        find(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: holds Meta's consolidated.NN.pth, but no params.json, which says how "
+        "their tensors are joined: get it from where the weights came from"
+    )
+
+
 def test_links_are_followed_as_a_cache_has_them(tmp_path: Path) -> None:
     blob = folder(tmp_path / "blobs", {"0123abcd.safetensors": tensor()})
     snapshot = tmp_path / "snapshot"
@@ -103,48 +158,58 @@ def test_links_are_followed_as_a_cache_has_them(tmp_path: Path) -> None:
     assert list(opened(snapshot / "model.safetensors")) == ["w"]
 
 
-SINGLE = "and no index"
-UNREAD = "this version reads safetensors only; save the model as safetensors first"
+NONE = "holds no weights that can be read"
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], "{}: holds no .safetensors file"),
-        (["config.json", "README.md"], "{}: holds no .safetensors file"),
+        ([], f"{{}}: {NONE}: expected a .safetensors, .bin, .pt or .pth file"),
         (
-            ["pytorch_model.bin"],
-            f'{{}}: holds no .safetensors file, but "pytorch_model.bin": {UNREAD}',
+            ["config.json", "training_args.bin", "optimizer.pt", "rng_state_0.pth"],
+            f"{{}}: {NONE}: expected a .safetensors, .bin, .pt or .pth file",
         ),
         (
-            ["consolidated.00.pth"],
-            f'{{}}: holds no .safetensors file, but "consolidated.00.pth": {UNREAD}',
+            ["model.Q4_K_M.gguf"],
+            f'{{}}: {NONE}, but "model.Q4_K_M.gguf", which is quantised, and rebuilds '
+            "nothing: get the original weights",
         ),
         (
-            ["model.gguf"],
-            f'{{}}: holds no .safetensors file, but "model.gguf": {UNREAD}',
+            ["flax_model.msgpack", "config.json"],
+            f'{{}}: {NONE}, but "flax_model.msgpack", which is of a format that cannot be '
+            "read: get the model as safetensors",
+        ),
+        (
+            ["a.bin", "b.pt"],
+            "{}: holds 2 PyTorch files and no index (a.bin, b.pt): name the file that you "
+            "mean, or --exclude the others of a target",
+        ),
+        (
+            ["pytorch_model.bin.index.json", "other.bin.index.json"],
+            "{}: holds 2 checkpoints (other.bin.index.json, pytorch_model.bin.index.json): "
+            "name the index of the one you mean",
         ),
         (
             ["a.safetensors", "b.safetensors"],
-            "{}: holds 2 .safetensors files and no index (a.safetensors, b.safetensors): "
+            "{}: holds 2 safetensors files and no index (a.safetensors, b.safetensors): "
             "name the file that you mean, or "
             "--exclude the others of a target",
         ),
         (
             [f"{letter}.safetensors" for letter in "abcde"],
-            "{}: holds 5 .safetensors files and no index (a.safetensors, b.safetensors, "
+            "{}: holds 5 safetensors files and no index (a.safetensors, b.safetensors, "
             "c.safetensors, d.safetensors, …): name the file that you mean, or "
             "--exclude the others of a target",
         ),
         (
             [SHARD_1, SHARD_2, "model.safetensors"],
-            f"{{}}: holds 3 .safetensors files and no index ({SHARD_1}, {SHARD_2}, "
+            f"{{}}: holds 3 safetensors files and no index ({SHARD_1}, {SHARD_2}, "
             "model.safetensors): name the file that you mean, or "
             "--exclude the others of a target",
         ),
         (
             [SHARD_1, "other-00002-of-00002.safetensors"],
-            f"{{}}: holds 2 .safetensors files and no index ({SHARD_1}, "
+            f"{{}}: holds 2 safetensors files and no index ({SHARD_1}, "
             "other-00002-of-00002.safetensors): name the file that you mean, or "
             "--exclude the others of a target",
         ),
@@ -164,17 +229,24 @@ def test_none_or_several_checkpoints_are_refused(
     assert str(caught.value) == message.format(tmp_path)
 
 
+FILES = "a .safetensors, .bin, .pt or .pth file, its index, or a folder of them"
+
+
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
         ("nothing", "no such file or folder"),
         ("broken.safetensors", "no such file or folder"),
-        ("weights.bin", "expected a .safetensors file, its index, or a folder of them"),
-        ("index.json", "expected a .safetensors file, its index, or a folder of them"),
+        ("index.json", f"expected {FILES}"),
+        (
+            "weights.gguf",
+            "is quantised, and rebuilds nothing: get the original weights",
+        ),
+        ("flax.h5", "is of a format that cannot be read: get the model as safetensors"),
     ],
 )
 def test_other_paths_are_refused(tmp_path: Path, name: str, fault: str) -> None:
-    folder(tmp_path, {"weights.bin": b"x", "index.json": b"{}"})
+    folder(tmp_path, {"weights.gguf": b"x", "index.json": b"{}", "flax.h5": b"x"})
     (tmp_path / "broken.safetensors").symlink_to(tmp_path / "gone")
     with pytest.raises(UsageError) as caught:
         find(tmp_path / name)

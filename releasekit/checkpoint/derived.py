@@ -1,0 +1,94 @@
+"""Checkpoints made of others as they are read: in another dtype, in other files.
+
+Nothing is written, and nothing is held: a range of a derived tensor is made from the same
+range of its source.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from releasekit.checkpoint import Checkpoint
+from releasekit.codec.cast import Changes, cast, cast_changes
+from releasekit.codec.formats import castable
+from releasekit.codec.kernels import as_words
+from releasekit.sharding import Shard
+from releasekit.tensors import DType, TensorSpec
+
+
+class Derived:
+    """What checkpoints share that read from another."""
+
+    def __init__(self, source: Checkpoint) -> None:
+        self._source = source
+        self.subject = source.subject
+        self.specs: Mapping[str, TensorSpec] = source.specs
+
+    def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` on; see `Checkpoint`."""
+        self._source.read(name, start, out)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.close()
+
+
+class Cast(Derived):
+    """Floats in another dtype, rounded to nearest, ties to even; the rest as it is.
+
+    Attributes:
+        changes: what was lost of the values read so far.
+    """
+
+    def __init__(self, source: Checkpoint, dtype: DType) -> None:
+        super().__init__(source)
+        self.changes = Changes()
+        self._lock = threading.Lock()
+        self.specs = {
+            name: TensorSpec(name=name, dtype=dtype, shape=spec.shape)
+            if castable(spec.dtype, dtype)
+            else spec
+            for name, spec in source.specs.items()
+        }
+
+    def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` on; see `Checkpoint`."""
+        spec, source = self.specs[name], self._source.specs[name]
+        if spec == source:
+            self._source.read(name, start, out)
+            return
+        raw = np.empty(out.size * source.dtype.bits // spec.dtype.bits, np.uint8)
+        self._source.read(name, start * source.dtype.bits // spec.dtype.bits, raw)
+        words = as_words(raw, source.dtype.word)
+        cast(words, source.dtype, spec.dtype, as_words(out, spec.dtype.word))
+        changes = cast_changes(words, source.dtype, spec.dtype)
+        with self._lock:
+            self.changes += changes
+
+
+class Sharded(Derived):
+    """The tensors of a checkpoint, laid out in files that need not exist.
+
+    Attributes:
+        files: the files.
+    """
+
+    def __init__(self, source: Checkpoint, files: Sequence[Shard]) -> None:
+        super().__init__(source)
+        self.files: Final = files
+        self.specs = {
+            placed.spec.name: placed.spec
+            for file in files
+            for placed in file.layout.tensors
+        }
