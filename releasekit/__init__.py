@@ -3,9 +3,14 @@
     make_delta     release a fine-tune as its difference from a base
     apply_delta    rebuild the fine-tune's files from base and delta
     plan_apply     what apply_delta would read, write and need
+    preflight      whether apply_delta would succeed, and all that speaks against it
     open_delta     rebuild into memory, tensor by tensor, on any torch device
     load_into      fill a model that is in memory, in place
     verify         hold a release, or a rebuilt model, against its digests
+    convert        write any checkpoint that can be read as sharded safetensors
+    identify       the identity of a checkpoint, and which release knows it
+    apply_foreign  rebuild a model from a delta that another tool made
+    import_delta   make a release of such a delta
     inspect        what a release or a checkpoint holds, from headers alone
 
 Names are loaded when first used, so that importing the package costs nothing.
@@ -17,65 +22,108 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from releasekit.codec import Ulp
+    from releasekit.codec import Add, Ulp
+    from releasekit.conversion import ConvertResult, convert
     from releasekit.delta.apply import ApplyPlan, ApplyResult, apply_delta, plan_apply
+    from releasekit.delta.diagnosis import Finding
     from releasekit.delta.load import load_into
     from releasekit.delta.make import MakeResult, make_delta
     from releasekit.delta.open import OpenDelta, open_delta
+    from releasekit.delta.preflight import Preflight
     from releasekit.errors import (
         BaseMismatchError,
         FormatError,
+        HubError,
         IntegrityError,
         ReleaseKitError,
         UsageError,
     )
+    from releasekit.foreign.apply import (
+        ForeignPlan,
+        ForeignResult,
+        apply_foreign,
+        plan_foreign,
+    )
+    from releasekit.foreign.importing import ImportResult, import_delta
+    from releasekit.foreign.preflight import preflight
+    from releasekit.identification import Identification, identify
     from releasekit.inspection import Inspection, inspect
     from releasekit.progress import Progress
     from releasekit.verification import Verification, verify
 
 _HOMES = {
+    "Add": "codec",
     "ApplyPlan": "delta.apply",
     "ApplyResult": "delta.apply",
     "BaseMismatchError": "errors",
+    "ConvertResult": "conversion",
+    "Finding": "delta.diagnosis",
+    "ForeignPlan": "foreign.apply",
+    "ForeignResult": "foreign.apply",
     "FormatError": "errors",
+    "HubError": "errors",
+    "Identification": "identification",
+    "ImportResult": "foreign.importing",
     "Inspection": "inspection",
     "IntegrityError": "errors",
     "MakeResult": "delta.make",
     "OpenDelta": "delta.open",
+    "Preflight": "delta.preflight",
     "Progress": "progress",
     "ReleaseKitError": "errors",
     "Ulp": "codec",
     "UsageError": "errors",
     "Verification": "verification",
     "apply_delta": "delta.apply",
+    "apply_foreign": "foreign.apply",
+    "convert": "conversion",
+    "identify": "identification",
+    "import_delta": "foreign.importing",
     "inspect": "inspection",
     "load_into": "delta.load",
     "make_delta": "delta.make",
     "open_delta": "delta.open",
     "plan_apply": "delta.apply",
+    "plan_foreign": "foreign.apply",
+    "preflight": "foreign.preflight",
     "verify": "verification",
 }
 
 __all__ = [
+    "Add",
     "ApplyPlan",
     "ApplyResult",
     "BaseMismatchError",
+    "ConvertResult",
+    "Finding",
+    "ForeignPlan",
+    "ForeignResult",
     "FormatError",
+    "HubError",
+    "Identification",
+    "ImportResult",
     "Inspection",
     "IntegrityError",
     "MakeResult",
     "OpenDelta",
+    "Preflight",
     "Progress",
     "ReleaseKitError",
     "Ulp",
     "UsageError",
     "Verification",
     "apply_delta",
+    "apply_foreign",
+    "convert",
+    "identify",
+    "import_delta",
     "inspect",
     "load_into",
     "make_delta",
     "open_delta",
     "plan_apply",
+    "plan_foreign",
+    "preflight",
     "verify",
 ]
 

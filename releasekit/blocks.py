@@ -27,6 +27,22 @@ from releasekit.writing import Flusher, named, pwrite
 
 _BLOCK: Final = mmap.PAGESIZE
 _BOUNCE: Final = 1 << 20
+_ALIGNMENT: Final = 8  # bytes in the widest word
+
+
+def as_in_file(spare: NDArray[np.uint8], offset: int, nbytes: int) -> NDArray[np.uint8]:
+    """Memory of `nbytes` that lies in a page as byte `offset` of a file does.
+
+    From there it can be written directly.
+
+    Args:
+        spare: memory that begins at a page, and is a page larger.
+        offset: where in the file the bytes will be.
+        nbytes: how many.
+    """
+    # Words stay aligned: kernels expect it.
+    phase = offset % _BLOCK // _ALIGNMENT * _ALIGNMENT
+    return spare[phase : phase + nbytes]
 
 
 class Writer(Protocol):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from releasekit.checkpoint import open_checkpoint
 from releasekit.checkpoint.discover import find
-from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
+from releasekit.checkpoint.locate import locate
 from releasekit.delta.release import Release
-from releasekit.errors import UsageError
 from releasekit.manifest import MANIFEST, Manifest
 from releasekit.operations import count_operations
 from releasekit.tensors import TensorSpec
@@ -49,6 +49,7 @@ class Inspection:
     Attributes:
         path: where.
         kind: "delta" or "checkpoint".
+        container: how a checkpoint is stored: "safetensors", "PyTorch" or "Meta".
         tensors: the model's tensors; for a delta, those that it rebuilds.
         files: sizes of the files at `path` by name; for a delta, of the release's.
         rebuilt: for a delta, sizes of the files that it rebuilds.
@@ -60,6 +61,7 @@ class Inspection:
     tensors: tuple[TensorInfo, ...]
     files: dict[str, int]
     rebuilt: dict[str, int]
+    container: str | None = None
     manifest: Manifest | None = None
 
     @property
@@ -80,29 +82,28 @@ def inspect(path: str | Path) -> Inspection:
     """Read the headers at `path`.
 
     Args:
-        path: a release folder, or a checkpoint: folder, index or single file.
+        path: a release folder, or a checkpoint: folder, index, single file, or a model on
+            the Hub.
 
     Raises:
         UsageError: if there is neither.
         FormatError: with the field that is wrong.
         IntegrityError: if a file of a release is missing or has another size.
     """
-    path = Path(path)
+    path = locate(path)
     if (path / MANIFEST).is_file():
         return _inspect_release(path)
-    if not path.exists():
-        raise UsageError(f"{path}: no such file or folder")
-    with SafetensorsCheckpoint.open(find(path)) as checkpoint:
+    with open_checkpoint(path) as checkpoint:
         return Inspection(
             path=path,
             kind="checkpoint",
             tensors=tuple(
-                TensorInfo(spec=placed.spec, file=file.name)
-                for file in checkpoint.files
-                for placed in file.layout.tensors
+                TensorInfo(spec=spec, file=checkpoint.home(name))
+                for name, spec in checkpoint.specs.items()
             ),
-            files={file.name: file.layout.file_size for file in checkpoint.files},
+            files=dict(checkpoint.file_sizes),
             rebuilt={},
+            container=find(path).kind.label,
         )
 
 

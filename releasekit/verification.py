@@ -87,13 +87,15 @@ def verify(
     """Hash the files at `path` and compare them with the list.
 
     Args:
-        path: a release folder, or a rebuilt model (a folder, or its single weight file).
-        against: the release that the model was rebuilt from; None for a release.
+        path: a release folder, a rebuilt model (a folder, or its single weight file), or a
+            folder with a list of its own, as `convert` writes.
+        against: the release that the model was rebuilt from; None for a release, and for
+            a folder with a list.
         threads: files hashed at once; by default one a processor.
         progress: called with the bytes hashed so far.
 
     Raises:
-        UsageError: if `path` is no release and `against` is not given.
+        UsageError: if `path` has no list and `against` is not given.
         FormatError: if a list, or the manifest of a release, is malformed.
         IntegrityError: if a list is missing, or contradicts the manifest.
     """
@@ -104,12 +106,12 @@ def verify(
         return _verify_rebuilt(path, Path(against), threads, progress)
     if not (path / MANIFEST).is_file() and not (path / SUMS).is_file():
         raise UsageError(
-            f"{path}: is not a release: it has no {MANIFEST}; to check a rebuilt model, "
-            "name its release with --against"
+            f"{path}: is not a release: it has no {MANIFEST}, and no {SUMS} either; to "
+            "check a rebuilt model, name its release with --against"
         )
     wanted = read_sums(path / SUMS)
     result = _compare(path, path / SUMS, wanted, {SUMS}, threads, progress)
-    if result.ok:
+    if result.ok and MANIFEST in wanted:
         with Release.open(path) as release:
             _check_lists(path, release, wanted)
     return result

@@ -29,12 +29,16 @@ def _blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """BASE and TARGET, as the README calls them."""
+    """BASE, TARGET and others, as the README calls them."""
     rng = np.random.default_rng(0)
     base = rng.integers(0, 1 << 16, (64, 64), np.uint16)
     target = base + rng.integers(0, 3, base.shape, np.uint16)
     for name, words in (("BASE", base), ("TARGET", target)):
         model_folder(tmp_path / name, {"w": ("BF16", [64, 64], words.tobytes())})
+    buffer = {"x.rotary_emb.inv_freq": ("F32", [1], bytes(4))}
+    other = {"w": ("BF16", [64, 64], base.tobytes())} | buffer
+    model_folder(tmp_path / "OTHER", other)
+    model_folder(tmp_path / "FOREIGN", {"w": ("F16", [64, 64], target.tobytes())})
     (tmp_path / "TARGET" / "config.json").write_text("{}")
     (tmp_path / "TARGET" / "pytorch_model.bin").write_bytes(b"a second copy")
     return tmp_path
@@ -62,13 +66,13 @@ def test_every_command_in_the_readme_runs(models: Path) -> None:
             if "make-delta" in line and "--force" not in line:
                 (models / "TARGET" / "pytorch_model.bin").unlink(missing_ok=True)
                 _remove(models / "DELTA")
-            if "apply-delta" in line:
+            if "--out REBUILT" in line:
                 _remove(models / "REBUILT")
             line = line.replace("scripts/", f"{_ROOT}/scripts/")
             done = _run(line, models)
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             ran += 1
-    assert ran >= 10
+    assert ran >= 20
     same = (models / "REBUILT" / "model.safetensors").read_bytes()
     assert same == (models / "TARGET" / "model.safetensors").read_bytes()
 

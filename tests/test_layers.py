@@ -20,12 +20,18 @@ from tests.builders import model_folder
 ROOT = Path(releasekit.__file__).parent
 LAYERS = {
     "values": {"errors", "tensors", "names", "digest", "progress"},
-    "pure": {"strictjson", "layout", "sums", "codec", "operations", "manifest"},
-    "effects": {
-        *("blocks", "checkpoint", "device", "hashing", "output", "pipeline", "resources"),
-        "writing",
+    "pure": {
+        *("strictjson", "layout", "sums", "codec", "operations", "manifest"),
+        *("manifest_parser", "sharding"),
     },
-    "workflows": {"delta", "verification", "inspection"},
+    "effects": {
+        *("blocks", "checkpoint", "device", "hashing", "hub", "model_writer", "output"),
+        *("pipeline", "resources", "writing"),
+    },
+    "workflows": {
+        *("conversion", "delta", "foreign", "identification", "inspection"),
+        "verification",
+    },
     "package": {"releasekit"},  # the names that it hands on
     "shell": {"cli", "__main__"},
 }
@@ -39,6 +45,7 @@ FOREIGN = {
     "pcodec": "codec.ulp",
     "blake3": "digest",
     "fcntl": "output blocks",
+    "huggingface_hub": "hub",
 }
 
 
@@ -86,7 +93,7 @@ def layer_of(module: str) -> int:
 
 
 def test_the_source_was_found() -> None:
-    assert IMPORTS["delta.apply"] >= {"output", "manifest", "delta.rebuild", "checkpoint"}
+    assert IMPORTS["delta.apply"] >= {"output", "manifest", "delta.rebuild", "delta.base"}
     assert "strictjson" in IMPORTS["manifest"]  # `from releasekit import strictjson`
     assert "checkpoint.discover" in IMPORTS["checkpoint"]  # inside a function
 
@@ -140,7 +147,7 @@ def test_the_library_never_ends_the_process(module: str) -> None:
     assert names.isdisjoint({"exit", "_exit", "quit", "abort", "SystemExit", "print"})
 
 
-HEAVY = ("click", "numba", "numpy", "torch")
+HEAVY = ("click", "huggingface_hub", "numba", "numpy", "torch")
 
 
 def loaded(code: str, *arguments: str | Path) -> list[str]:
@@ -169,23 +176,26 @@ def test_importing_the_package_costs_nothing() -> None:
     assert loaded("import releasekit; dir(releasekit); releasekit.UsageError") == []
 
 
-@pytest.mark.parametrize("command", ["", "make-delta", "apply-delta", "verify", "inspect"])
+@pytest.mark.parametrize(
+    "command", ["", "make-delta", "preflight", "apply-delta", "verify", "inspect"]
+)
 def test_help_loads_nothing_heavy(command: str) -> None:
     assert loaded(COMMAND, *filter(None, [command]), "--help") == ["click"]
 
 
-def test_commands_never_load_torch(tmp_path: Path) -> None:
+def test_commands_load_neither_torch_nor_the_hub(tmp_path: Path) -> None:
     base = model_folder(tmp_path / "base", {"w": ("BF16", [2], b"abcd")})
     target = model_folder(tmp_path / "target", {"w": ("BF16", [2], b"abce")})
     delta, out = tmp_path / "delta", tmp_path / "out"
     runs: list[list[str | Path]] = [
         ["make-delta", "--base", base, "--target", target, "--out", delta],
+        ["preflight", "--base", base, "--delta", delta, "--out", out],
         ["apply-delta", "--base", base, "--delta", delta, "--out", out],
         ["verify", out, "--against", delta],
         ["inspect", delta],
     ]
     for arguments in runs:
-        assert "torch" not in loaded(COMMAND, *arguments)
+        assert {"torch", "huggingface_hub"}.isdisjoint(loaded(COMMAND, *arguments))
 
 
 def test_all_names_are_handed_on() -> None:

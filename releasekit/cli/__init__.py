@@ -11,7 +11,16 @@ import sys
 
 import click
 
-from releasekit.cli import apply, inspect, make, verify
+from releasekit.cli import (
+    apply,
+    convert,
+    identify,
+    import_delta,
+    inspect,
+    make,
+    preflight,
+    verify,
+)
 from releasekit.cli.exits import EPILOG
 from releasekit.cli.shell import run
 
@@ -26,7 +35,10 @@ def cli() -> None:
     """
 
 
-for module in (make, apply, verify, inspect):
+for module in (
+    *(make, preflight, apply, verify),
+    *(inspect, identify, convert, import_delta),
+):
     cli.add_command(module.command)
 
 

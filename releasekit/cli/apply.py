@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from releasekit.cli import render
 from releasekit.cli.exits import EPILOG
-from releasekit.cli.shell import Shell, common_options, work_options
+from releasekit.cli.shell import (
+    Shell,
+    Size,
+    common_options,
+    printable,
+    recipe_options,
+    work_options,
+)
+
+if TYPE_CHECKING:
+    from releasekit.foreign.apply import ForeignResult
+
+_Paths = tuple[Path, Path, Path]  # base, delta, out
 
 
 @click.command("apply-delta", epilog=EPILOG)
@@ -18,6 +31,20 @@ from releasekit.cli.shell import Shell, common_options, work_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
 @click.option("--dry-run", is_flag=True, help="Check, and say what would be done.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option(
+    "--expect-sum",
+    type=float,
+    help="With somebody else's delta: fail unless all weights add up to this, as "
+    "stanford_alpaca's script does (50637.1836 for tatsu-lab's Alpaca 7B).",
+)
+@click.option(
+    "--shard-size",
+    type=Size(),
+    default="5GB",
+    show_default=True,
+    help="With somebody else's delta: most bytes of tensors in a file of the result.",
+)
+@recipe_options
 @work_options
 @common_options
 @click.pass_obj
@@ -28,30 +55,64 @@ def command(
     delta: Path,
     out: Path,
     dry_run: bool,
-    force: bool,
-    **work: Any,
+    **options: Any,
 ) -> None:
     """Rebuild a released model from its base: the publisher's files, byte for byte.
 
     BASE must hold the same tensors as the base that the release was made with, in any
-    sharding. OUT appears once every file in it has the publisher's digest.
+    form: safetensors, PyTorch's .bin, .pt or .pth, Meta's consolidated.NN.pth, in any
+    sharding, or org/name@revision on the Hugging Face Hub; so may DELTA be on the Hub. OUT
+    appears once every file in it has the publisher's digest.
+
+    Deltas of other tools are recognised: those to be added (FastChat, Vicuna, StableVicuna,
+    FreeWilly1, LLaVA, Stanford Alpaca) and Open-Assistant's XOR files. They carry no
+    digests, so those of the result are printed, and kept in OUT/SHA256SUMS.
 
     \b
-    Example:
+    Examples:
       releasekit apply-delta --base llama-65b --delta my-tune-delta --out my-tune
+      releasekit apply-delta --base llama-7b --delta alpaca-7b-wdiff --out alpaca-7b
     """
-    if dry_run:
-        _dry_run(shell, base, delta, out, force=force, **work)
-        return
-    from releasekit import apply_delta
+    from releasekit.checkpoint.locate import locate
+    from releasekit.foreign.recognise import Origin, recognise
 
     shell.resume_hint = (
         f"{out} was not made; run the same command to go on, finished files are kept in "
         f"{out}.partial"
     )
+    with shell.progress() as progress:
+        found = locate(delta, progress)
+    origin = recognise(found, options["recipe"])
+    paths = base, found, out
+    if origin is Origin.RELEASE:
+        ours = {n: options[n] for n in ("force", "device", "threads", "max_memory")}
+        _refuse(options, "dtype", "order", "expect_sum")
+        _release(shell, paths, ours, dry_run=dry_run)
+    elif origin is Origin.ADDITIVE:
+        _additive(shell, paths, options, dry_run=dry_run)
+    else:
+        _refuse(options, "dtype", "order", "expect_sum")
+        _xor(shell, paths, options, dry_run=dry_run)
+
+
+def _refuse(options: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if options[name] is not None:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is for somebody else's additive delta, which "
+                "this is not; leave it out"
+            )
+
+
+def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool) -> None:
+    from releasekit import apply_delta
+
+    if dry_run:
+        _plan_release(shell, paths, work)
+        return
     shell.note_compiling()
     with shell.progress() as progress:
-        result = apply_delta(base, delta, out, force=force, progress=progress, **work)
+        result = apply_delta(*paths, progress=progress, **work)
     document = {
         "out": str(result.out),
         "name": result.name,
@@ -60,6 +121,7 @@ def command(
         "files": result.files,
         "kept": list(result.kept),
         "device": result.device,
+        "notes": list(result.notes),
     }
     pairs = [
         ("model", f"{result.name} in {result.out}"),
@@ -68,18 +130,19 @@ def command(
     ]
     if result.kept:
         pairs.append(("kept", f"{len(result.kept)} files of an earlier run"))
+    pairs += [("note", note) for note in result.notes]
     if shell.verbose:
         pairs.append(("device", result.device))
         pairs += [(digest, name) for name, digest in result.files.items()]
     shell.result(document, render.facts(pairs))
 
 
-def _dry_run(shell: Shell, base: Path, delta: Path, out: Path, **work: Any) -> None:
+def _plan_release(shell: Shell, paths: _Paths, work: dict[str, Any]) -> None:
     from releasekit import plan_apply
 
-    plan = plan_apply(base, delta, out, **work)
+    plan = plan_apply(*paths, **work)
     document = {
-        "out": str(out),
+        "out": str(paths[2]),
         "files": plan.files,
         "base_nbytes": plan.base_nbytes,
         "delta_nbytes": plan.delta_nbytes,
@@ -88,19 +151,114 @@ def _dry_run(shell: Shell, base: Path, delta: Path, out: Path, **work: Any) -> N
         "threads": plan.threads,
         "device": plan.device,
         "free_nbytes": plan.free_nbytes,
+        "notes": list(plan.notes),
     }
     pairs = [
-        (
-            "would write",
-            f"{len(plan.files)} files, {render.size(plan.write_nbytes)}, {out}",
-        ),
-        ("would read", f"{render.size(plan.base_nbytes)} of the base"),
-        ("", f"{render.size(plan.delta_nbytes)} of the release"),
-        ("disk", f"{render.size(plan.free_nbytes)} free"),
-        ("memory", f"at most {render.size(plan.memory_nbytes)}"),
-        ("threads", str(plan.threads)),
+        *_needs(document),
         ("device", plan.device),
+        *(("note", note) for note in plan.notes),
     ]
     if shell.verbose:
         pairs += [(render.size(nbytes), name) for name, nbytes in plan.files.items()]
     shell.result(document, render.facts(pairs))
+
+
+def _needs(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a plan reads, writes and takes."""
+    written = f"{len(plan['files'])} files, {render.size(plan['write_nbytes'])}"
+    return [
+        ("would write", f"{written}, {plan['out']}"),
+        ("would read", f"{render.size(plan['base_nbytes'])} of the base"),
+        ("", f"{render.size(plan['delta_nbytes'])} of the delta"),
+        ("disk", f"{render.size(plan['free_nbytes'])} free"),
+        ("memory", f"at most {render.size(plan['memory_nbytes'])}"),
+        ("threads", str(plan["threads"])),
+    ]
+
+
+def _additive(
+    shell: Shell, paths: _Paths, options: dict[str, Any], *, dry_run: bool
+) -> None:
+    from releasekit import apply_foreign, plan_foreign
+
+    options = dict(options)
+    del options["device"]  # the sum is the processor's work, and waits for the disk
+    options["shard_nbytes"] = options.pop("shard_size")
+    if dry_run:
+        del options["expect_sum"]
+        plan = plan_foreign(*paths, **options)
+        document = {
+            "out": str(paths[2]),
+            "recipe": plan.recipe,
+            "why": plan.why,
+            "dtype": plan.dtype,
+            "files": plan.files,
+            "base_nbytes": plan.base_nbytes,
+            "delta_nbytes": plan.delta_nbytes,
+            "write_nbytes": plan.write_nbytes,
+            "memory_nbytes": plan.memory_nbytes,
+            "threads": plan.threads,
+            "free_nbytes": plan.free_nbytes,
+            "notes": list(plan.notes),
+        }
+        pairs = [
+            ("recipe", f"{plan.recipe}, in {plan.dtype}: {plan.why}"),
+            *_needs(document),
+            *(("note", note) for note in plan.notes),
+        ]
+        shell.result(document, render.facts(pairs))
+        return
+    shell.note_compiling()
+    with shell.progress() as progress:
+        result = apply_foreign(*paths, progress=progress, **options)
+    _foreign_result(shell, result)
+
+
+def _xor(shell: Shell, paths: _Paths, options: dict[str, Any], *, dry_run: bool) -> None:
+    from releasekit.foreign.xor import apply_xor
+
+    if dry_run:
+        raise click.UsageError(
+            "--dry-run tells nothing of XOR files: whether the base's bytes are the right "
+            "ones shows only in the result; leave it out"
+        )
+    with shell.progress() as progress:
+        result = apply_xor(
+            *paths, force=options["force"], threads=options["threads"], progress=progress
+        )
+    _foreign_result(shell, result)
+
+
+def _foreign_result(shell: Shell, result: ForeignResult) -> None:
+    document = {
+        "out": str(result.out),
+        "recipe": result.recipe,
+        "why": result.why,
+        "dtype": result.dtype,
+        "identity": result.identity,
+        "nbytes": result.nbytes,
+        "files": result.files,
+        "sum": result.sum,
+        "kept": list(result.kept),
+        "notes": list(result.notes),
+        "seconds": result.seconds,
+    }
+    how = "" if result.dtype is None else f", in {result.dtype}"
+    pairs = [
+        ("model", str(result.out)),
+        ("recipe", f"{result.recipe}{how}: {result.why}"),
+        ("files", f"{len(result.files)}, {render.size(result.nbytes)}"),
+    ]
+    if result.identity is not None:
+        pairs.append(("identity", result.identity))
+        pairs.append(("sum", f"{result.sum:.4f}, of all weights"))
+    if result.kept:
+        pairs.append(("kept", f"{len(result.kept)} files of an earlier run"))
+    pairs += [("note", note) for note in result.notes]
+    lines = [
+        *render.facts(pairs),
+        "",
+        "The publisher gave no digests to check this by; compare it with what others have:",
+        *(f"{digest}  {printable(name)}" for name, digest in result.files.items()),
+    ]
+    shell.result(document, lines)

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 def command(shell: Shell, path: Path) -> None:
     """Show what a release or a checkpoint holds.
 
+    PATH is a release, or a model: safetensors, PyTorch's .bin, .pt or .pth, Meta's
+    consolidated.NN.pth with params.json, or org/name@revision on the Hugging Face Hub.
     Reads headers only, so it is instant on any size. To compare digests, use verify.
 
     \b
     Examples:
       releasekit inspect my-tune-delta
-      releasekit inspect llama-65b --json
+      releasekit inspect llama-65b/consolidated.00.pth --json
     """
     from releasekit.inspection import inspect
 
@@ -43,6 +45,8 @@ def _document(found: Inspection) -> dict[str, Any]:
         "files": found.files,
         "tensor_nbytes": found.tensor_nbytes,
     }
+    if found.container is not None:
+        document["container"] = found.container
     if found.manifest is not None:
         document |= {
             "name": found.manifest.name,
@@ -109,7 +113,7 @@ def _summary(found: Inspection) -> list[tuple[str, str]]:
     total = sum(found.files.values())
     if found.manifest is None:
         return [
-            ("checkpoint", str(found.path)),
+            ("checkpoint", f"{found.path}, {found.container}"),
             ("tensors", f"{len(found.tensors)}, {render.size(found.tensor_nbytes)}"),
             ("files", f"{len(found.files)}, {render.size(total)}"),
         ]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from releasekit.cli import render
 from releasekit.cli.exits import EPILOG
 from releasekit.cli.shell import Shell, Size, common_options, work_options
+
+if TYPE_CHECKING:
+    from releasekit.delta.make import MakeResult
 
 
 @click.command("make-delta", epilog=EPILOG)
@@ -18,6 +21,22 @@ from releasekit.cli.shell import Shell, Size, common_options, work_options
     "--target", required=True, type=click.Path(path_type=Path), help="Fine-tuned model."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option(
+    "--codec",
+    type=click.Choice(["ulp", "add"]),
+    default="ulp",
+    show_default=True,
+    help="ulp: smallest. add: plain differences, which FastChat's apply_delta can add up "
+    "too, and what rounding loses of them; as large as the model.",
+)
+@click.option(
+    "--accept-base",
+    "accept",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Another copy of the base that users may have. It must serve as well, bit for "
+    "bit, which is checked. May be repeated.",
+)
 @click.option("--name", help="Name of the release; by default the target folder's.")
 @click.option(
     "--shard-size",
@@ -42,6 +61,8 @@ def command(
     base: Path,
     target: Path,
     out: Path,
+    codec: str,
+    accept: tuple[Path, ...],
     name: str | None,
     shard_size: int,
     exclude: tuple[str, ...],
@@ -50,15 +71,17 @@ def command(
 ) -> None:
     """Release a fine-tuned model as its difference from a base.
 
-    BASE and TARGET are safetensors models: a folder, an index, or a single file. OUT
-    becomes a folder that rebuilds every file of TARGET byte for byte, for whoever holds
-    BASE. The round trip is proved before OUT appears.
+    BASE is a model in any form that can be read: safetensors, PyTorch's .bin, .pt or .pth,
+    Meta's consolidated.NN.pth, or org/name@revision on the Hugging Face Hub. TARGET is a
+    safetensors model: a folder, an index, or a single file. OUT becomes a folder that
+    rebuilds every file of TARGET byte for byte, for whoever holds BASE in whatever form.
+    The round trip is proved before OUT appears.
 
     \b
     Example:
       releasekit make-delta --base llama-65b --target my-tune --out my-tune-delta
     """
-    from releasekit import make_delta
+    from releasekit import Add, Ulp, make_delta
 
     shell.resume_hint = (
         f"{out} was not made; run the same command to go on, finished tensors are kept in "
@@ -73,14 +96,23 @@ def command(
             name=name,
             shard_nbytes=shard_size,
             exclude=exclude,
+            accept=accept,
+            codec=Add() if codec == "add" else Ulp(),
             force=force,
             progress=progress,
             **work,
         )
-    document = {
+    shell.result(document_of(made), render.facts(facts_of(made, verbose=shell.verbose)))
+
+
+def document_of(made: MakeResult) -> dict[str, Any]:
+    """What was released, as JSON has it."""
+    return {
         "out": str(made.out),
         "name": made.name,
+        "codec": made.codec,
         "base_identity": made.base_identity,
+        "accepted": list(made.accepted),
         "target_identity": made.target_identity,
         "operations": made.operations,
         "full_nbytes": made.full_nbytes,
@@ -92,13 +124,21 @@ def command(
         "device": made.device,
         "seconds": made.seconds,
     }
+
+
+def facts_of(made: MakeResult, *, verbose: bool) -> list[tuple[str, str]]:
+    """What was released, for people."""
+    unchanged = f"{render.share(made.unchanged)} of the elements"
+    if made.codec == "add-v1":
+        unchanged = f"exact for {unchanged}; the rest is corrected here, not by others"
     pairs = [
         ("release", f"{made.name} in {made.out}"),
         ("tensors", render.operations(made.operations)),
         ("full size", render.size(made.full_nbytes)),
         ("published", f"{render.size(made.published_nbytes)}, {render.share(made.ratio)}"),
-        ("unchanged", f"{render.share(made.unchanged)} of the elements"),
+        ("unchanged" if made.codec == "ulp-v1" else "plain sum", unchanged),
         ("base", made.base_identity),
+        *(("or", identity) for identity in made.accepted),
         ("rebuilds", f"{made.target_identity} (proved)"),
         ("time", f"{made.seconds:.1f} s"),
     ]
@@ -106,7 +146,7 @@ def command(
         pairs.append(("kept", f"{made.kept} tensors of an earlier run"))
     if made.excluded:
         pairs.append(("left out", ", ".join(made.excluded)))
-    if shell.verbose:
+    if verbose:
         pairs.append(("device", made.device))
         pairs += [(op, name) for name, op in made.tensors.items() if op != "delta"]
-    shell.result(document, render.facts(pairs))
+    return pairs

@@ -44,7 +44,7 @@ def table(
 
 def facts(pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Labels and values, one pair a line."""
-    width = max(len(label) for label, _ in pairs)
+    width = max((len(label) for label, _ in pairs), default=0)
     for label, value in pairs:
         yield f"{label.ljust(width)}  {printable(value)}"
 

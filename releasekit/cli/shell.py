@@ -127,8 +127,8 @@ def common_options(command: _F) -> _F:
     return command
 
 
-def work_options(command: _F) -> _F:
-    """`--device`, `--threads` and `--max-memory`: what the work may use."""
+def memory_options(command: _F) -> _F:
+    """`--threads` and `--max-memory`: what the work may use."""
     for option in (
         click.option(
             "--max-memory",
@@ -142,17 +142,48 @@ def work_options(command: _F) -> _F:
             type=click.IntRange(1),
             help="By default one a processor; two where they write to the disk.",
         ),
+    ):
+        command = option(command)
+    return command
+
+
+def recipe_options(command: _F) -> _F:
+    """`--recipe`, `--dtype` and `--order`: how somebody else's delta is added."""
+    for option in (
         click.option(
-            "--device",
+            "--order",
+            type=click.Choice(["cast-add", "add-cast"]),
+            help="Round base and delta to the dtype, then add, as the scripts do; or add "
+            "in float32, then round. By default the recipe's.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float16", "bfloat16", "float32"]),
+            help="Dtype of sum and result. By default the recipe's: float16, for alpaca "
+            "float32.",
+        ),
+        click.option(
+            "--recipe",
+            type=click.Choice(["auto", "fastchat", "llava", "alpaca", "xor"]),
             default="auto",
             show_default=True,
-            metavar="NAME",
-            help="Where residuals are added: auto, cpu, cuda, cuda:N, cuda:all or mps. "
-            "The result is the same.",
+            help="Whose script to follow with a delta that is not of releasekit.",
         ),
     ):
         command = option(command)
     return command
+
+
+def work_options(command: _F) -> _F:
+    """`--device`, `--threads` and `--max-memory`: what the work may use."""
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="Where residuals are added: auto, cpu, cuda, cuda:N, cuda:all or mps. "
+        "The result is the same.",
+    )(memory_options(command))
 
 
 class Size(click.ParamType[int]):

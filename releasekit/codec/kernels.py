@@ -26,8 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.codec.native import Kernel
+from releasekit.tensors import Word
 
 Words = NDArray[np.unsignedinteger[Any]]
+_WORDS: Final = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 
 #: Row class of rows in which nothing changed; such rows have no residuals at all.
 UNCHANGED_ROW: Final = 255
@@ -40,6 +42,11 @@ _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _THREE = np.uint64(3)
 _FOUR = np.uint64(4)
+
+
+def as_words(data: NDArray[np.uint8], word: Word) -> Words:
+    """See bytes as words; the size must be a whole number of them."""
+    return data.view(_WORDS[word.bits])
 
 
 @cache

@@ -17,8 +17,8 @@ from functools import partial
 from itertools import cycle
 from pathlib import Path
 
-from releasekit.checkpoint import open_checkpoint
-from releasekit.delta.base import check_base
+from releasekit.checkpoint.locate import locate
+from releasekit.delta.base import check_base, open_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
 from releasekit.delta.weights import finished_files, write_weights
@@ -44,6 +44,7 @@ class ApplyPlan:
         threads: threads that do the work.
         device: what adds the residuals, and why.
         free_nbytes: disk space that is free where the output would lie.
+        notes: what there is to know of the base, though it is no fault.
     """
 
     files: dict[str, int]
@@ -54,6 +55,7 @@ class ApplyPlan:
     threads: int
     device: str
     free_nbytes: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ class ApplyResult:
         nbytes: total size.
         kept: files that an earlier, interrupted run had finished.
         device: what added the residuals, and why.
+        notes: what there is to know of the base, though it is no fault.
     """
 
     out: Path
@@ -77,6 +80,7 @@ class ApplyResult:
     nbytes: int
     kept: tuple[str, ...]
     device: str
+    notes: tuple[str, ...]
 
 
 def plan_apply(
@@ -93,7 +97,8 @@ def plan_apply(
 
     Reads headers and a few small tensors, writes nothing. Raises as `apply_delta` does.
     """
-    check_output(Path(out), force=force, inputs=(Path(base), Path(delta)))
+    base, delta = locate(base), locate(delta)
+    check_output(Path(out), force=force, inputs=(base, delta))
     with _prepared(base, delta, device, threads, max_memory) as prepared:
         manifest, resources = prepared.release.manifest, prepared.resources
         return ApplyPlan(
@@ -105,6 +110,7 @@ def plan_apply(
             threads=resources.threads,
             device=explain(device),
             free_nbytes=free_nbytes(Path(out)),
+            notes=prepared.notes,
         )
 
 
@@ -122,8 +128,8 @@ def apply_delta(
     """Rebuild the release in `delta` on top of `base`, as a new folder `out`.
 
     Args:
-        base: file or folder of the base checkpoint.
-        delta: folder of the release.
+        base: the base checkpoint: a path, or a model on the Hub.
+        delta: the release, likewise.
         out: folder to make; appears complete and verified, or not at all.
         force: replace `out` if it exists.
         device: what adds the residuals: `auto`, `cpu`, `cuda`, `cuda:N`, `cuda:all` (file
@@ -140,8 +146,8 @@ def apply_delta(
         IntegrityError: if the release is damaged.
         OSError: if the system fails; the work can be continued by the same call.
     """
-    out = Path(out)
-    check_output(out, force=force, inputs=(Path(base), Path(delta)))
+    base, delta, out = locate(base, progress), locate(delta, progress), Path(out)
+    check_output(out, force=force, inputs=(base, delta))
     with _prepared(base, delta, device, threads, max_memory) as prepared:
         release, resources = prepared.release, prepared.resources
         manifest = release.manifest
@@ -150,7 +156,7 @@ def apply_delta(
                 out,
                 key=f"apply {release.key}",
                 force=force,
-                inputs=(Path(base), Path(delta)),
+                inputs=(base, delta),
             ) as folder,
             Workers(resources.threads) as workers,
         ):
@@ -178,7 +184,22 @@ def apply_delta(
             nbytes=manifest.rebuilt_nbytes,
             kept=tuple(kept),
             device=explain(device),
+            notes=prepared.notes,
         )
+
+
+def allot(
+    rebuild: Rebuild, chosen: list[Engine], threads: int | None, max_memory: int
+) -> Resources:
+    """What a rebuild to files may use, with these engines; raises as `share_out` does."""
+    return share_out(
+        rebuild.need(rebuild.manifest.target),
+        files=len(rebuild.manifest.weights),
+        threads=threads,
+        each=WRITING,
+        max_memory=max_memory,
+        extra=max(engine.host_nbytes for engine in chosen),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,29 +210,28 @@ class _Prepared:
     engines: list[Engine]
     rebuilds: list[Rebuild]
     resources: Resources
+    notes: tuple[str, ...]
 
 
 @contextmanager
 def _prepared(
-    base: str | Path, delta: str | Path, device: str, threads: int | None, max_memory: int
+    base: Path, delta: Path, device: str, threads: int | None, max_memory: int
 ) -> Iterator[_Prepared]:
     """Open the inputs, and check all that can be checked before anything is written."""
-    with Release.open(Path(delta)) as release, open_checkpoint(base) as checkpoint:
-        manifest = release.manifest
-        check_base(manifest, checkpoint)
+    with (
+        Release.open(delta) as release,
+        open_base(base, release.manifest) as checkpoint,
+    ):
+        notes = check_base(release.manifest, checkpoint, release.folder)
         release.check_files()
         chosen = engines(device)
         rebuilds = [Rebuild(release, checkpoint, engine.combine) for engine in chosen]
-        resources = share_out(
-            rebuilds[0].need(manifest.target),
-            files=len(manifest.weights),
-            threads=threads,
-            each=WRITING,
-            max_memory=max_memory,
-            extra=max(engine.host_nbytes for engine in chosen),
-        )
         yield _Prepared(
-            release=release, engines=chosen, rebuilds=rebuilds, resources=resources
+            release=release,
+            engines=chosen,
+            rebuilds=rebuilds,
+            resources=allot(rebuilds[0], chosen, threads, max_memory),
+            notes=notes,
         )
 
 

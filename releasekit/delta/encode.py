@@ -5,35 +5,45 @@ needs: frames, the digests of both tensors, the file's digest, and how much was 
 Each frame is decoded again where it was made, as a user will, and compared with the target
 word for word while all is still in the cache: a proof of the round trip for a fraction of
 what a second pass would cost. A tensor that an interrupted run had coded is only read and
-hashed.
+hashed. Plain differences, where the codec has them, are written on the way, each time anew.
 """
 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.checkpoint import Checkpoint
-from releasekit.checkpoint.hashing import hash_from, hash_tensor
-from releasekit.checkpoint.safetensors import SafetensorsCheckpoint, WeightFile
+from releasekit.blocks import Writer, writer
+from releasekit.checkpoint import Checkpoint, LaidOut, LaidOutFile
+from releasekit.checkpoint.hashing import hash_from, hash_tensors
 from releasekit.codec import Ulp, ulp
+from releasekit.codec.addition import minus, plain_dtype, plus
 from releasekit.codec.chunks import Chunking
+from releasekit.codec.kernels import as_words
 from releasekit.delta.journal import Coded, Journal
 from releasekit.delta.plan import choose_op
-from releasekit.delta.predict import Predictor, as_words
+from releasekit.delta.predict import Predictor
 from releasekit.delta.shards import ShardWriter
 from releasekit.digest import blake3, sha256
 from releasekit.errors import IntegrityError
+from releasekit.layout import Layout, build
 from releasekit.manifest import FileEntry, WeightEntry
 from releasekit.names import shown
 from releasekit.operations import BaseTensor, Op, Operation
+from releasekit.output import OutputFolder
 from releasekit.pipeline import Buffers, Workers
 from releasekit.progress import ProgressCallback, Stage
 from releasekit.resources import Need
+from releasekit.sharding import METADATA
 from releasekit.tensors import TensorSpec
+from releasekit.writing import reserve, sync
+
+#: A plain difference may be so many times as large as what it is the difference of.
+_WIDER: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +54,7 @@ class _Job:
     op: Op
     predictor: Predictor
     known: Coded | None
+    offset: int  # of its plain difference in the file of these
 
     @property
     def chunking(self) -> Chunking:
@@ -55,14 +66,15 @@ class _Job:
         return self.known is None and self.op is not Op.ALIAS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Chunk:
     """What a worker made of one chunk; arrays are views of its buffer."""
 
     frame: bytes
     target: NDArray[np.uint8]
     base: NDArray[np.uint8]
-    unchanged: int
+    difference: NDArray[np.uint8]
+    unchanged: int = 0
 
 
 class StaleJournalError(Exception):
@@ -76,6 +88,7 @@ class Encoder:
         operations: each finished target tensor's operation.
         base: digests of the base's tensors that were read on the way.
         payloads: BLAKE3 of each payload.
+        plain: the files of plain differences, if the codec has them.
         kept: number of tensors that an earlier run had coded.
         unchanged: number of words that equal the base's prediction.
         words: number of words that have a base.
@@ -84,16 +97,18 @@ class Encoder:
     def __init__(
         self,
         base: Checkpoint,
-        target: SafetensorsCheckpoint,
+        target: LaidOut,
         aliases: dict[str, str],
         codec: Ulp,
         shards: ShardWriter,
         journal: Journal,
+        folder: OutputFolder,
         combine: ulp.Combine = ulp.combine,
     ) -> None:
         self.operations: dict[str, Operation] = {}
         self.base: dict[str, BaseTensor] = {}
         self.payloads: dict[str, str] = {}
+        self.plain: list[FileEntry] = []
         self.kept = 0
         self.unchanged = 0
         self.words = 0
@@ -103,13 +118,41 @@ class Encoder:
         self._codec = codec
         self._shards = shards
         self._journal = journal
+        self._folder = folder
         self._combine = combine
+        self._output: Writer | None = None
 
     def file(
-        self, file: WeightFile, workers: Workers, buffers: Buffers, stage: Stage
+        self, file: LaidOutFile, workers: Workers, buffers: Buffers, stage: Stage
     ) -> WeightEntry:
         """Code all tensors of one target file."""
-        jobs = [self._job(placed.spec) for placed in file.layout.tensors]
+        if not self._codec.plain:
+            return self._file(file, None, workers, buffers, stage)
+        layout = plain_layout(file)
+        with self._folder.create(file.name) as plain:
+            reserve(plain, layout.file_size)
+            with writer(plain) as self._output:
+                self._output.write(0, np.frombuffer(layout.prefix, np.uint8))
+                entry = self._file(file, layout, workers, buffers, stage)
+            plain.truncate(layout.file_size)
+            sync(plain)
+        return entry
+
+    def _file(
+        self,
+        file: LaidOutFile,
+        plain: Layout | None,
+        workers: Workers,
+        buffers: Buffers,
+        stage: Stage,
+    ) -> WeightEntry:
+        offsets = dict.fromkeys((p.spec.name for p in file.layout.tensors), 0)
+        difference = sha256()
+        if plain is not None:
+            difference = sha256(plain.prefix)
+            for placed in plain.tensors:
+                offsets[placed.spec.name] = plain.data_start + placed.begin
+        jobs = [self._job(p.spec, offsets[p.spec.name]) for p in file.layout.tensors]
         items = ((job, index) for job in jobs for index in range(job.chunking.count))
         hasher = sha256(file.layout.prefix)
         with closing(workers.in_order(self._code, items, buffers)) as coded:
@@ -122,6 +165,7 @@ class Encoder:
                     hasher.update(chunk.target.data)
                     target.update(chunk.target.data)
                     base.update(chunk.base.data)
+                    difference.update(chunk.difference.data)
                     if job.coded:
                         self._shards.add(chunk.frame)
                         unchanged += chunk.unchanged
@@ -129,6 +173,10 @@ class Encoder:
                 self._finish(
                     job, target.hexdigest(), self._base_digest(job, base), unchanged
                 )
+        if plain is not None:
+            found = difference.hexdigest()
+            entry = FileEntry(path=file.name, size=plain.file_size, sha256=found)
+            self.plain.append(entry)
         return WeightEntry(
             file=FileEntry(
                 path=file.name, size=file.layout.file_size, sha256=hasher.hexdigest()
@@ -136,7 +184,7 @@ class Encoder:
             layout=file.layout,
         )
 
-    def _job(self, spec: TensorSpec) -> _Job:
+    def _job(self, spec: TensorSpec, offset: int) -> _Job:
         source = self._base.specs.get(spec.name)
         op = Op.ALIAS if spec.name in self._aliases else choose_op(source, spec)
         return _Job(
@@ -144,6 +192,7 @@ class Encoder:
             op=op,
             predictor=_predictor(self._base, spec, op, self._codec),
             known=self._journal.tensors.get(spec.name),
+            offset=offset,
         )
 
     def _code(self, item: tuple[_Job, int], buffer: NDArray[np.uint8]) -> _Chunk:
@@ -152,9 +201,23 @@ class Encoder:
         start, nbytes = job.chunking.span(index)
         target, predicted, proof = (buffer[i * chunk :][:nbytes] for i in range(3))
         self._target.read(job.spec.name, start, target)
-        base = job.predictor.read(index, predicted, buffer[3 * chunk :])
+        if self._output is None:
+            difference = predicted[:0]
+            base = job.predictor.read(index, predicted, buffer[3 * chunk :])
+        else:
+            dtype = job.spec.dtype
+            scale = plain_dtype(dtype).bits, dtype.bits
+            raw = buffer[3 * chunk :][:nbytes]
+            size = nbytes * scale[0] // scale[1]
+            difference = buffer[4 * chunk :][:size]
+            base = job.predictor.read(index, raw, buffer[(4 + _WIDER) * chunk :])
+            minus(target, raw, dtype, difference)
+            self._output.write(job.offset + start * scale[0] // scale[1], difference)
+            predicted[:] = raw
+            plus(predicted, difference, dtype)
+        made = _Chunk(frame=b"", target=target, base=base, difference=difference)
         if not job.coded:
-            return _Chunk(frame=b"", target=target, base=base, unchanged=0)
+            return made
         word = job.chunking.word
         words, known = as_words(target, word), as_words(predicted, word)
         row = job.chunking.row
@@ -174,12 +237,9 @@ class Encoder:
                 f"{where}: what was coded decodes to something else: this machine's memory "
                 "fails, or releasekit has a defect; try again, and report it if it persists"
             )
-        return _Chunk(
-            frame=frame,
-            target=target,
-            base=base,
-            unchanged=int(np.count_nonzero(known == words)),
-        )
+        made.frame = frame
+        made.unchanged = int(np.count_nonzero(known == words))
+        return made
 
     def _base_digest(self, job: _Job, hasher: blake3) -> str | None:
         """Complete the digest of a base tensor with the rows that the target cut off."""
@@ -232,6 +292,12 @@ class Encoder:
         )
 
 
+def plain_layout(file: LaidOutFile) -> Layout:
+    """The layout of the plain differences of a file's tensors, in their order."""
+    specs = [placed.spec for placed in file.layout.tensors]
+    return build([replace(s, dtype=plain_dtype(s.dtype)) for s in specs], METADATA)
+
+
 def _predictor(base: Checkpoint, spec: TensorSpec, op: Op, codec: Ulp) -> Predictor:
     return Predictor(
         base=base,
@@ -249,9 +315,10 @@ def need(base: Checkpoint, target: Checkpoint, codec: Ulp) -> Need:
         predictor = _predictor(base, spec, op, codec)
         chunk, word = predictor.chunking.chunk_nbytes, predictor.chunking.word
         words = chunk * 8 // word.bits
-        # Target, prediction, proof; what is cast; frames as parts and as a whole.
+        # Target, prediction, proof, perhaps the base's part and the difference; what is
+        # cast; frames as parts and as a whole.
         found |= Need(
-            buffer=3 * chunk + predictor.spare_nbytes,
+            buffer=(4 + _WIDER if codec.plain else 3) * chunk + predictor.spare_nbytes,
             scratch=2 * chunk + ulp.encode_nbytes(words, word),
         )
     return found
@@ -267,9 +334,7 @@ def hash_base(
     if not names:
         return {}
     stage = Stage(progress, "hash base", sum(base.specs[name].nbytes for name in names))
-    tensors = {}
-    hashed = workers.in_order(lambda name, _: hash_tensor(base, name), names)
-    for name, digest in hashed:
-        tensors[name] = BaseTensor(spec=base.specs[name], digest=digest)
-        stage.advance(base.specs[name].nbytes)
-    return tensors
+    return {
+        name: BaseTensor(spec=base.specs[name], digest=digest)
+        for name, digest in hash_tensors(base, names, workers, stage)
+    }

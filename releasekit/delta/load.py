@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from releasekit.checkpoint import Checkpoint, open_checkpoint
+from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.hashing import hash_tensor
-from releasekit.delta.base import check_base
+from releasekit.checkpoint.locate import locate
+from releasekit.delta.base import check_base, open_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
 from releasekit.device.choose import TORCH_NBYTES
@@ -45,8 +46,9 @@ def load_into(
     Args:
         model: a module, or tensors by name, with the target's names, dtypes and shapes.
             Buffers that the release does not have are left alone.
-        base: file or folder of the base checkpoint; None if the model holds the base.
-        delta: folder of the release.
+        base: the base checkpoint: a path, or a model on the Hub; None if the model holds
+            it.
+        delta: the release: a path, or on the Hub.
         threads: worker threads; by default one a processor.
         max_memory: bytes of host memory to use at most, beyond the model.
         progress: called with the state of each stage.
@@ -64,7 +66,7 @@ def load_into(
     from releasekit.device.tensors import MemoryCheckpoint
 
     with ExitStack() as stack:
-        release = stack.enter_context(Release.open(Path(delta)))
+        release = stack.enter_context(Release.open(locate(delta, progress)))
         manifest = release.manifest
         tensors = _tensors(model, manifest)
         checkpoint: Checkpoint
@@ -72,7 +74,8 @@ def load_into(
             needed = _needed(manifest)
             checkpoint = MemoryCheckpoint(tensors, needed)
         else:
-            checkpoint = stack.enter_context(open_checkpoint(base))
+            path = locate(base, progress)
+            checkpoint = stack.enter_context(open_base(path, manifest))
             check_base(manifest, checkpoint)
         release.check_files()
         rebuild = Rebuild(release, checkpoint)

@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from releasekit.checkpoint import open_checkpoint
-from releasekit.delta.base import check_base
+from releasekit.checkpoint.locate import locate
+from releasekit.delta.base import check_base, open_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
 from releasekit.device.choose import TORCH_NBYTES
@@ -132,8 +132,8 @@ def open_delta(
     """Open the release in `delta` on top of `base`, to rebuild it into memory.
 
     Args:
-        delta: folder of the release.
-        base: file or folder of the base checkpoint.
+        delta: the release: a path, or on the Hub.
+        base: the base checkpoint, likewise.
         threads: worker threads; by default one a processor.
         max_memory: bytes of host memory to use at most, beyond the tensors themselves.
 
@@ -144,8 +144,8 @@ def open_delta(
         IntegrityError: if the release is incomplete.
     """
     with ExitStack() as stack:
-        release = stack.enter_context(Release.open(Path(delta)))
-        checkpoint = stack.enter_context(open_checkpoint(base))
+        release = stack.enter_context(Release.open(locate(delta)))
+        checkpoint = stack.enter_context(open_base(locate(base), release.manifest))
         check_base(release.manifest, checkpoint)
         rebuild = Rebuild(release, checkpoint)
         return OpenDelta(release, rebuild, threads, max_memory, stack.pop_all())

@@ -16,14 +16,19 @@ import numpy as np
 from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.digest import blake3
-from releasekit.operations import Op, fits
+from releasekit.operations import Op, fits, is_buffer
 from releasekit.tensors import TensorSpec
 
 _PROBE: Final = 4096
 
 
 def choose_op(base: TensorSpec | None, target: TensorSpec) -> Op:
-    """The operation that uses most of the base: delta, resize, or new."""
+    """The operation that uses most of the base: delta, resize, or new.
+
+    Buffers that some copies of a base have and others lack never use it.
+    """
+    if is_buffer(target.name):
+        return Op.NEW
     return next(
         op for op in (Op.DELTA, Op.RESIZE, Op.NEW) if fits(op, base, target) is None
     )
@@ -59,7 +64,7 @@ def _changed(base: Checkpoint, target: Checkpoint, names: list[str]) -> dict[str
     digests = {}
     for name in names:
         digest = hash_tensor(target, name)
-        same_type = base.specs.get(name) == target.specs[name]
+        same_type = base.specs.get(name) == target.specs[name] and not is_buffer(name)
         if not same_type or hash_tensor(base, name) != digest:
             digests[name] = digest
     return digests

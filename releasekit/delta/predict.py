@@ -1,29 +1,23 @@
 """What the base says a target chunk should be, before the payload corrects it.
 
 The base's tensor, cast to the target's dtype if that differs, cut to the target's rows or
-continued with zeros. Maker and rebuilder both predict with this code, so they agree.
+continued with zeros; plus the plain difference, if the release has one. Maker and rebuilder
+both predict with this code, so they agree.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.checkpoint import Checkpoint
+from releasekit.codec.addition import plain_dtype, plus
 from releasekit.codec.cast import cast
 from releasekit.codec.chunks import Chunking
-from releasekit.codec.kernels import Words
-from releasekit.tensors import TensorSpec, Word
-
-_WORDS: Final = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
-
-
-def as_words(data: NDArray[np.uint8], word: Word) -> Words:
-    """See bytes as words; the size must be a whole number of them."""
-    return data.view(_WORDS[word.bits])
+from releasekit.codec.kernels import as_words
+from releasekit.tensors import TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +29,22 @@ class Predictor:
         source: the base's tensor; None predicts zeros.
         target: the tensor to predict.
         chunking: how the target is cut.
+        plain: the release's plain differences, to be added; None if there are none.
+        plain_name: the tensor of them to add.
     """
 
     base: Checkpoint
     source: TensorSpec | None
     target: TensorSpec
     chunking: Chunking
+    plain: Checkpoint | None = None
+    plain_name: str = ""
 
     @property
     def spare_nbytes(self) -> int:
-        """Size of the spare space that `read` needs: none, unless it casts."""
-        return self._source_nbytes(self.chunking.chunk_nbytes) if self._casts else 0
+        """Size of the spare space that `read` needs: none, unless it casts or adds."""
+        cast = self._source_nbytes(self.chunking.chunk_nbytes) if self._casts else 0
+        return max(cast, self._plain_nbytes(self.chunking.chunk_nbytes))
 
     @property
     def shared_nbytes(self) -> int:
@@ -57,7 +56,7 @@ class Predictor:
     def read(
         self, index: int, out: NDArray[np.uint8], spare: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
-        """Predict a chunk.
+        """Predict a chunk, without the plain difference.
 
         Args:
             index: which chunk.
@@ -84,6 +83,24 @@ class Predictor:
             known = values.size * self.chunking.word_nbytes
         out[known:] = 0
         return raw
+
+    def add_plain(
+        self, index: int, out: NDArray[np.uint8], spare: NDArray[np.uint8]
+    ) -> None:
+        """Add the plain difference, if there is one, to what `read` predicted."""
+        if self.plain is None:
+            return
+        start, nbytes = self.chunking.span(index)
+        difference = spare[: self._plain_nbytes(nbytes)]
+        self.plain.read(self.plain_name, self._plain_nbytes(start), difference)
+        plus(out, difference, self.target.dtype)
+
+    def _plain_nbytes(self, target_nbytes: int) -> int:
+        """Bytes of the plain difference that stand for so many bytes of the target."""
+        if self.plain is None:
+            return 0
+        dtype = self.target.dtype
+        return target_nbytes * plain_dtype(dtype).bits // dtype.bits
 
     @property
     def _casts(self) -> bool:

@@ -24,7 +24,8 @@ from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.codec import ulp
 from releasekit.codec.chunks import Chunking
-from releasekit.delta.predict import Predictor, as_words
+from releasekit.codec.kernels import as_words
+from releasekit.delta.predict import Predictor
 from releasekit.delta.release import Release
 from releasekit.digest import blake3
 from releasekit.errors import (
@@ -102,11 +103,15 @@ class Rebuild:
         return self.manifest.operations[name].of or name
 
     def _predictor(self, name: str) -> Predictor:
+        maker = self._maker(name)
+        has_payload = self.manifest.operations[maker].op.has_payload
         return Predictor(
             base=self._base,
-            source=self.manifest.predictor(self._maker(name)),
+            source=self.manifest.predictor(maker),
             target=self.manifest.target[name],
             chunking=self._release.chunking(name),
+            plain=self._release.plain if has_payload else None,
+            plain_name=maker,
         )
 
     def _source(self, predictor: Predictor) -> Source:
@@ -126,6 +131,7 @@ class Rebuild:
         source.predictor.read(index, out, spare)
         if source.payload is None:
             return
+        source.predictor.add_plain(index, out, spare)
         ulp.decode(
             self._release.payload(
                 source.payload, source.frames[index], source.frames[index + 1]

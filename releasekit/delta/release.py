@@ -7,6 +7,8 @@ hold exactly the payloads that the manifest's operations call for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,10 +18,12 @@ from releasekit import manifest as manifests
 from releasekit import sums
 from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
+from releasekit.codec.addition import plain_dtype
 from releasekit.codec.chunks import Chunking, parse_table, table_nbytes
 from releasekit.digest import hash_file, sha256_hex
 from releasekit.errors import FormatError, IntegrityError, UsageError
-from releasekit.manifest import MANIFEST, SUMS, Manifest
+from releasekit.manifest import MANIFEST, SUMS, FileEntry, Manifest
+from releasekit.manifest_parser import parse
 from releasekit.names import shown
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
@@ -33,14 +37,21 @@ class Release:
         folder: where it is.
         manifest: what it says.
         key: SHA-256 of the manifest, which names the release.
+        plain: its plain differences; None if its codec has none.
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, key: str, payloads: SafetensorsCheckpoint
+        self,
+        folder: Path,
+        manifest: Manifest,
+        key: str,
+        payloads: SafetensorsCheckpoint,
+        plain: SafetensorsCheckpoint | None,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.key = key
+        self.plain = plain
         self._payloads = payloads
 
     @classmethod
@@ -53,17 +64,15 @@ class Release:
             IntegrityError: if a file is missing or has another size.
         """
         manifest, key = _read_manifest(folder)
-        for entry in manifest.shards:
-            _require_size(folder / entry.path, entry.size)
-        payloads = SafetensorsCheckpoint.open_files(
-            str(folder), folder, [entry.path for entry in manifest.shards]
-        )
-        release = cls(folder, manifest, key, payloads)
-        try:
+        with ExitStack() as stack:
+            payloads = stack.enter_context(_open_files(folder, manifest.shards))
+            plain = None
+            if manifest.codec.plain:
+                plain = stack.enter_context(_open_files(folder, manifest.plain))
+            release = cls(folder, manifest, key, payloads, plain)
             release._check_payloads()
-        except FormatError:
-            payloads.close()
-            raise
+            release._check_plain()
+            stack.pop_all()
         return release
 
     def _check_payloads(self) -> None:
@@ -81,7 +90,29 @@ class Release:
         for name in sorted(wanted - self._payloads.specs.keys()):
             raise FormatError(f"{self.folder}: payload {shown(name)} is missing")
 
+    def _check_plain(self) -> None:
+        if self.plain is None:
+            return
+        wanted = {
+            name: replace(spec, dtype=plain_dtype(spec.dtype))
+            for name, spec in self.manifest.target.items()
+        }
+        for name in sorted(wanted.keys() | self.plain.specs.keys()):
+            expected, found = wanted.get(name), self.plain.specs.get(name)
+            if expected != found:
+                raise FormatError(
+                    f"{self.folder}: plain difference {shown(name)}: expected "
+                    f"{expected.describe() if expected else 'none'}, found "
+                    f"{found.describe() if found else 'none'}"
+                )
+
     def published_nbytes(self, name: str) -> int:
+        """Size of what the release holds for a target tensor."""
+        held = (self._payloads, self.plain) if self.plain else (self._payloads,)
+        found = (checkpoint.specs.get(name) for checkpoint in held)
+        return sum(spec.nbytes for spec in found if spec is not None)
+
+    def _payload_nbytes(self, name: str) -> int:
         """Size of a target tensor's payload; 0 if its operation has none."""
         spec = self._payloads.specs.get(name)
         return spec.nbytes if spec else 0
@@ -100,29 +131,31 @@ class Release:
     ) -> Iterator[tuple[str, str]]:
         """Read payloads; yields each name with the BLAKE3 of its payload."""
         wanted = list(names)
-        total = sum(self.published_nbytes(name) for name in wanted)
+        total = sum(self._payload_nbytes(name) for name in wanted)
         stage = Stage(progress, "read back", total)
         hashed = workers.in_order(lambda name, _: hash_tensor(self._payloads, name), wanted)
         for name, digest in hashed:
-            stage.advance(self.published_nbytes(name))
+            stage.advance(self._payload_nbytes(name))
             yield name, digest
 
     def check_payload(self, name: str) -> None:
-        """Hash the file that holds a tensor's payload, if it has one.
+        """Hash the files that hold a tensor's payload and plain difference, if it has any.
 
         Raises:
-            IntegrityError: if it is damaged.
+            IntegrityError: if one is damaged.
         """
         if name not in self._payloads.specs:
             return
-        path = self._payloads.file_of(name).path
-        entry = self.manifest.stored[path.relative_to(self.folder).as_posix()]
-        found = hash_file(path)
-        if found != entry.sha256:
-            raise IntegrityError(
-                f"{path}: expected sha256 {entry.sha256}, found {found}: the file is "
-                "damaged; download it again"
-            )
+        held = (self._payloads, self.plain) if self.plain else (self._payloads,)
+        for checkpoint in held:
+            path = checkpoint.file_of(name).path
+            entry = self.manifest.stored[path.relative_to(self.folder).as_posix()]
+            found = hash_file(path)
+            if found != entry.sha256:
+                raise IntegrityError(
+                    f"{path}: expected sha256 {entry.sha256}, found {found}: the file is "
+                    "damaged; download it again"
+                )
 
     def chunking(self, name: str) -> Chunking:
         """How a target tensor is cut."""
@@ -131,7 +164,7 @@ class Release:
     def frame_offsets(self, name: str) -> list[int]:
         """Where the frames of a payload begin, and, last, where it ends."""
         where = f"{self.folder}: payload {shown(name)}"
-        total = self.published_nbytes(name)
+        total = self._payload_nbytes(name)
         nbytes = table_nbytes(self.chunking(name).count)
         if total < nbytes:
             raise FormatError(
@@ -148,12 +181,23 @@ class Release:
     def close(self) -> None:
         """Close its files."""
         self._payloads.close()
+        if self.plain is not None:
+            self.plain.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: Any) -> None:
         self.close()
+
+
+def _open_files(folder: Path, entries: Iterable[FileEntry]) -> SafetensorsCheckpoint:
+    """Open files of the release, once they are there whole."""
+    paths = []
+    for entry in entries:
+        _require_size(folder / entry.path, entry.size)
+        paths.append(entry.path)
+    return SafetensorsCheckpoint.open_files(str(folder), folder, paths)
 
 
 def _read_manifest(folder: Path) -> tuple[Manifest, str]:
@@ -180,7 +224,7 @@ def _read_manifest(folder: Path) -> tuple[Manifest, str]:
             f"{path}: expected sha256 {listed} as in {SUMS}, found {found}: the release "
             "is damaged or was changed; download it again"
         )
-    return manifests.parse(document), found
+    return parse(document), found
 
 
 def read_sums(path: Path) -> dict[str, str]:

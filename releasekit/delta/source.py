@@ -7,19 +7,15 @@ what a delta is there to avoid, so they must be excluded by name.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Final
 
-from releasekit.checkpoint.discover import OTHER_WEIGHTS, SUFFIX, Found, find
+from releasekit.checkpoint.beside import walk
+from releasekit.checkpoint.discover import OTHER_WEIGHTS, SUFFIX, Found, Kind, find
 from releasekit.errors import UsageError
 from releasekit.names import refuse_clashes, safe_path
-
-#: Folders of tools, not of the model.
-_TOOL_FOLDERS: Final = frozenset((".git", ".cache", "__pycache__"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +45,17 @@ def list_target(path: Path, exclude: Sequence[str]) -> TargetFiles:
         FormatError: if a name is not safe to write elsewhere.
     """
     found = find(path, exclude)
+    if found.kind is not Kind.SAFETENSORS:
+        raise UsageError(
+            f"{path}: holds {found.kind.label} weights; a release is of safetensors: make "
+            f"them with `releasekit convert {path} NEW_FOLDER`, and release NEW_FOLDER"
+        )
     if not path.is_dir():
         if found.index is None:
             return TargetFiles(found=found, others=(), excluded=())
         return TargetFiles(found=found, others=(found.index,), excluded=())
     others: list[str] = []
-    names, excluded = _walk(path)
+    names, excluded = walk(path)
     for name in names:
         if name in found.files:
             continue
@@ -75,21 +76,3 @@ def list_target(path: Path, exclude: Sequence[str]) -> TargetFiles:
             others.append(safe_path(name, str(path)))
     refuse_clashes([*found.files, *others], str(path))
     return TargetFiles(found=found, others=tuple(others), excluded=tuple(sorted(excluded)))
-
-
-def _walk(folder: Path) -> tuple[list[str], list[str]]:
-    """Files below `folder`, sorted, and folders of tools; links to files are followed."""
-    names: list[str] = []
-    tools: list[str] = []
-    for parent, folders, files in os.walk(folder):
-        at = Path(parent).relative_to(folder)
-        tools += [f"{(at / name).as_posix()}/" for name in folders if name in _TOOL_FOLDERS]
-        folders[:] = [name for name in folders if name not in _TOOL_FOLDERS]
-        for name in folders:
-            if Path(parent, name).is_symlink():
-                raise UsageError(
-                    f"{Path(parent, name)}: is a link to a folder; copy the folder itself "
-                    "into the target"
-                )
-        names += [(at / name).as_posix() for name in files]
-    return sorted(names), tools

@@ -19,19 +19,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.blocks import Writer, writer
+from releasekit.blocks import Writer, as_in_file, writer
 from releasekit.delta.rebuild import Rebuild
 from releasekit.digest import Hash, blake3, pieces, sha256
 from releasekit.errors import IntegrityError, ReleaseKitError
 from releasekit.hashing import hash_files
 from releasekit.manifest import Manifest, WeightEntry
 from releasekit.output import OutputFolder
-from releasekit.pipeline import PAGE, Buffers, Workers
+from releasekit.pipeline import Buffers, Workers
 from releasekit.progress import ProgressCallback, Stage
 from releasekit.writing import reopen, reserve, sync
 
-#: Bytes in the widest word.
-_ALIGNMENT: Final = 8
 #: Nothing of a file is there.
 _START: Final[tuple[Hash, int, int]] = (sha256(), 0, 0)
 
@@ -77,10 +75,8 @@ class _FileSink:
     def room(
         self, name: str, start: int, nbytes: int, spare: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
-        """Lies in a page as it will lie in the file, so that it is written from there."""
-        # Words stay aligned: kernels expect it.
-        phase = (self._starts[name] + start) % PAGE // _ALIGNMENT * _ALIGNMENT
-        return spare[phase : phase + nbytes]
+        """Memory that can be written to the file directly."""
+        return as_in_file(spare, self._starts[name] + start, nbytes)
 
     def place(self, name: str, start: int, data: NDArray[np.uint8]) -> None:
         """Write a chunk."""

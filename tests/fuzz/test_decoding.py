@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from releasekit import ReleaseKitError, apply_delta, make_delta
 from releasekit.codec import Ulp, ulp
 from releasekit.codec.chunks import parse_table
-from releasekit.manifest import parse
+from releasekit.manifest_parser import parse
 from releasekit.tensors import DTYPES, Word
 from tests.builders import RawTensor, model_folder
 

@@ -17,7 +17,7 @@ import pytest
 from tests.builders import model_folder, safetensors_bytes
 from tests.integration.tools import COMMAND, digests, releasekit, small_pair
 
-COMMANDS = ["make-delta", "apply-delta", "verify", "inspect"]
+COMMANDS = ["make-delta", "preflight", "apply-delta", "verify", "inspect"]
 EXIT_CODES = """\
 Exit codes:
   0    done, everything as it should be
@@ -26,6 +26,7 @@ Exit codes:
   3    a file is malformed
   4    the base is not the one that the delta was made with
   5    a file is damaged, missing or unexpected
+  8    the Hugging Face Hub refused, or could not be reached
   130  interrupted; nothing half-made was left under the output's name
 """
 FILES = {"config.json": b'{"model_type": "llama"}', "größe/notes.txt": b"\xff\0"}
@@ -128,6 +129,8 @@ def test_make_as_json(world: World) -> None:
     assert made == {
         "out": str(world.release),
         "name": "tune",
+        "codec": "ulp-v1",
+        "accepted": [],
         "operations": {
             "same": 1,
             "delta": 2,
@@ -156,6 +159,7 @@ def test_apply_as_json(world: World) -> None:
         "files": world.applied["files"],
         "kept": [],
         "device": "cpu (auto: decoding, hashing and the disk bound this work, not adding)",
+        "notes": [],
     }
     assert world.applied["files"] == found
 
@@ -199,6 +203,7 @@ def test_inspect_a_checkpoint_as_json(world: World) -> None:
     assert found == {
         "path": str(world.base),
         "kind": "checkpoint",
+        "container": "safetensors",
         "files": {
             path.name: path.stat().st_size
             for path in sorted(world.base.glob("*.safetensors"))
@@ -317,6 +322,7 @@ def test_a_dry_run_writes_nothing(world: World, tmp_path: Path, form: str) -> No
         "base_nbytes": 50 * 64 * 2 + 64 * 64 * 2 + 64 * 4 + 8,
         "delta_nbytes": shards + others,
         "write_nbytes": sum(sizes.values()),
+        "notes": [],
     }
 
 
@@ -365,7 +371,8 @@ def verify_a_model_alone(world: World, tmp: Path) -> list[str | Path]:
 
 
 def delta_that_is_none(world: World, tmp: Path) -> list[str | Path]:
-    return applying(world.base, world.target, tmp / "out")
+    (tmp / "none").mkdir()
+    return applying(world.base, tmp / "none", tmp / "out")
 
 
 def output_that_exists(world: World, tmp: Path) -> list[str | Path]:
@@ -504,7 +511,7 @@ CAUSES: list[tuple[Cause, int, str, str]] = [
     (nothing_to_inspect, 2, "UsageError", "{tmp}/gone: no such file or folder"),
     (nothing_to_verify, 2, "UsageError", "{tmp}/gone: no such file or folder"),
     (verify_a_model_alone, 2, "UsageError", "{world}/rebuilt: is not a release"),
-    (delta_that_is_none, 2, "UsageError", "{world}/tune: is not a release"),
+    (delta_that_is_none, 2, "UsageError", "{tmp}/none: holds no weights that can be read"),
     (output_that_exists, 2, "UsageError", "{world}/rebuilt: exists already"),
     (output_at_the_root, 2, "UsageError", "/: "),
     (output_in_an_input, 2, "UsageError", "{world}/release/out: lies in the input"),
@@ -521,7 +528,7 @@ CAUSES: list[tuple[Cause, int, str, str]] = [
     (malformed_sums, 3, "FormatError", "{tmp}/release/SHA256SUMS: line 1: "),
     (bool_of_two, 3, "FormatError", '{tmp}/bool/model.safetensors: tensor "mask": '),
     (other_base, 4, "BaseMismatchError", "{tmp}/base: the tensors have the right shapes"),
-    (target_as_base, 4, "BaseMismatchError", '{world}/tune: tensor "embed.weight": '),
+    (target_as_base, 4, "BaseMismatchError", "{world}/tune: is the fine-tuned model"),
     (release_as_base, 4, "BaseMismatchError", "{world}/release: "),
     (
         spoiled_shard,

@@ -196,7 +196,7 @@ def test_a_device_finds_out_another_base(
     make_delta(tmp_path / "base", tmp_path / "target", tmp_path / "release", codec=CODEC)
     force(monkeypatch, [CPU])
     # Samples are small tensors spread over the model, so that this one is none of them.
-    monkeypatch.setattr("releasekit.delta.base._SAMPLE_NBYTES", 100)
+    monkeypatch.setattr("releasekit.delta.samples._SAMPLE_NBYTES", 100)
     with pytest.raises(BaseMismatchError, match='tensor "big" is not the one'):
         apply_delta(tmp_path / "other", tmp_path / "release", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -41,6 +41,7 @@ from tests.integration.tools import (
     weights,
 )
 
+ANOTHER = "is another model, or another size of it"
 SHARDS = [f"model-{number:05}-of-00003.safetensors" for number in (1, 2, 3)]
 EXTRA = {"config.json": b"{}", "tokenizer/größe.txt": b"abc"}
 
@@ -113,8 +114,9 @@ def test_other_values_are_found_at_once(world: World, tmp_path: Path) -> None:
     assert isinstance(error, BaseMismatchError)
     assert str(error).startswith(
         f"{base}: the tensors have the right shapes, but 8 of the 8 sampled have other "
-        'values than the delta\'s base: "layer.0", "layer.3", "layer.6" and 5 more; '
-        "expected the base with identity "
+        'values than the delta\'s base: "layer.0", "layer.3", "layer.6" and 5 more: this '
+        "is another model of the architecture, as Llama-2-7B is to LLaMA-7B, or another "
+        "fine-tune; expected the base with identity "
     )
     assert list(tmp_path.iterdir()) == [base] or digests(tmp_path / "out.partial")
 
@@ -127,27 +129,28 @@ def test_missing_tensors_are_named(world: World, tmp_path: Path) -> None:
     assert isinstance(error, BaseMismatchError)
     assert str(error).startswith(
         f"{base}: 4 of the 24 base tensors that the delta needs are missing: "
-        '"layer.3", "layer.4", "layer.7" and 1 more; expected the base with identity '
+        '"layer.3", "layer.4", "layer.7" and 1 more: some of its files are missing too, or '
+        "it is another model; expected the base with identity "
     )
 
 
 @pytest.mark.parametrize(
-    ("tensor", "found"),
+    ("tensor", "found", "why"),
     [
-        (("F16", [40, 64], bytes(5120)), "F16[40, 64]"),
-        (("BF16", [64, 40], bytes(5120)), "BF16[64, 40]"),
-        (("BF16", [41, 64], bytes(5248)), "BF16[41, 64]"),
+        (("F16", [40, 64], bytes(5120)), "F16[40, 64]", "was converted in part"),
+        (("BF16", [64, 40], bytes(5120)), "BF16[64, 40]", ANOTHER),
+        (("BF16", [41, 64], bytes(5248)), "BF16[41, 64]", ANOTHER),
     ],
 )
 def test_another_dtype_or_shape_is_named(
-    world: World, tmp_path: Path, tensor: RawTensor, found: str
+    world: World, tmp_path: Path, tensor: RawTensor, found: str, why: str
 ) -> None:
     base = model_folder(tmp_path / "base", world.base_model | {"layer.7": tensor})
     error = world.refusal(tmp_path / "out", base)
     assert isinstance(error, BaseMismatchError)
     assert str(error).startswith(
         f'{base}: tensor "layer.7": expected BF16[40, 64], found {found} (1 of 24 tensors '
-        "differ in dtype or shape); expected the base with identity "
+        f"differ in dtype or shape): this {why}; expected the base with identity "
     )
 
 
@@ -198,14 +201,15 @@ def test_the_target_in_place_of_the_base_is_recognised(
 ) -> None:
     error = world.refusal(tmp_path / "out", world.target)
     assert isinstance(error, BaseMismatchError)
-    assert str(error).endswith(", this has the tensors of the fine-tuned model")
+    assert str(error).startswith(f"{world.target}: is the fine-tuned model target itself: ")
 
 
 def test_the_delta_in_place_of_the_base_is_recognised(world: World, tmp_path: Path) -> None:
     error = world.refusal(tmp_path / "out", world.release)
     assert isinstance(error, BaseMismatchError)
-    assert str(error).endswith(
-        "; this looks like the delta itself: give the base model with --base"
+    assert str(error).startswith(
+        f"{world.release}: is a delta itself, which holds no model: give the base model "
+        "with --base; expected the base with identity "
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from blake3 import blake3
 
 from releasekit.errors import FormatError
-from releasekit.manifest import parse
+from releasekit.manifest_parser import parse
 from releasekit.operations import Op
 from tests.builders import safetensors_bytes
 
@@ -73,6 +73,7 @@ def document() -> Document:
                 {"name": name, "dtype": dtype, "shape": shape, "digest": digest}
                 for name, dtype, shape, digest in base
             ],
+            "accepted": [d(b"another"), d(b"base")],
         },
         "target": {
             "identity": identity(target),
@@ -224,7 +225,7 @@ ONE, TWO = document()["target"]["weights"]
         ),
         (
             put("codec.id", "ulp-v2"),
-            f'codec.id: expected "ulp-v1", found "ulp-v2": {UPDATE}',
+            f'codec.id: expected one of ulp-v1, add-v1, found "ulp-v2": {UPDATE}',
         ),
         (
             put("codec.params.chunk", 1023),

@@ -1,0 +1,218 @@
+"""Write any checkpoint that can be read as sharded, hashed safetensors.
+
+Values are those of the source, bit for bit, unless another dtype is asked for: then floats
+are rounded to nearest, ties to even, and the result says how many values that changed.
+Files beside the weights are copied; weights in other formats are left out, and named.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from releasekit.checkpoint import StoredCheckpoint, open_checkpoint
+from releasekit.checkpoint.beside import beside
+from releasekit.checkpoint.derived import Cast
+from releasekit.checkpoint.discover import Found, Kind, find
+from releasekit.checkpoint.locate import locate
+from releasekit.digest import sha256_hex
+from releasekit.errors import UsageError
+from releasekit.manifest import SUMS
+from releasekit.model_writer import NEED, ModelWriter
+from releasekit.output import OutputFolder, check_output, require_space
+from releasekit.progress import ProgressCallback
+from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, share_out
+from releasekit.sharding import DEFAULT_SHARD_NBYTES, lay_out
+from releasekit.tensors import DType
+
+#: What people call the dtypes that a model may be converted to.
+FLOATS: Final = {
+    "float16": DType.F16,
+    "bfloat16": DType.BF16,
+    "float32": DType.F32,
+}
+CONFIG: Final = "config.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertResult:
+    """What was written.
+
+    Attributes:
+        out: the folder.
+        kind: how the source was stored: "safetensors", "PyTorch" or "Meta".
+        identity: identity of the checkpoint that was written.
+        files: SHA-256 of each file by path.
+        nbytes: total size.
+        tensors: number of tensors.
+        rounded: values that another dtype changed.
+        overflowed: finite values that it made infinite.
+        left_out: weights beside the checkpoint that were not copied.
+        kept: shards that an earlier, interrupted run had finished.
+        seconds: time it took.
+    """
+
+    out: Path
+    kind: str
+    identity: str
+    files: dict[str, str]
+    nbytes: int
+    tensors: int
+    rounded: int
+    overflowed: int
+    left_out: tuple[str, ...]
+    kept: tuple[str, ...]
+    seconds: float
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    dtype: str | None = None,
+    shard_nbytes: int = DEFAULT_SHARD_NBYTES,
+    force: bool = False,
+    threads: int | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    progress: ProgressCallback | None = None,
+) -> ConvertResult:
+    """Write the checkpoint at `source` as safetensors, in a new folder `out`.
+
+    Args:
+        source: a checkpoint of any kind that can be read: folder, index, file, or model
+            on the Hub.
+        out: folder to make; appears complete, or not at all.
+        dtype: `float16`, `bfloat16` or `float32`: what floats become, rounded to nearest,
+            ties to even. By default they stay as they are.
+        shard_nbytes: most bytes of tensors in a file that holds more than one.
+        force: replace `out` if it exists.
+        threads: worker threads; by default two a processor, as they wait for the disk.
+        max_memory: bytes of host memory to use at most; fewer threads are used if need be.
+        progress: called with the state of each stage.
+
+    Raises:
+        UsageError: if a path or an option is wrong, or `out` exists.
+        FormatError: if `source` is malformed.
+        IntegrityError: if a file of `source` is cut short meanwhile.
+        OSError: if the system fails; the same call goes on with what is done.
+    """
+    started = time.monotonic()
+    source, out = locate(source, progress), Path(out)
+    changed = float_dtype(dtype)
+    if shard_nbytes < 1:
+        raise UsageError(f"shard size: expected at least 1 byte, found {shard_nbytes}")
+    check_output(out, force=force, inputs=(source,))
+    found = find(source)
+    with open_checkpoint(source) as checkpoint:
+        model = Cast(checkpoint, changed) if changed else None
+        specs = (model or checkpoint).specs
+        if not specs:
+            raise UsageError(f"{source}: holds no tensors; there is nothing to convert")
+        shards = lay_out(specs.values(), shard_nbytes)
+        resources = share_out(
+            NEED, files=len(shards), threads=threads, each=WRITING, max_memory=max_memory
+        )
+        names, left_out = beside(found)
+        key = _key(checkpoint, found, dtype, shard_nbytes, names)
+        with OutputFolder(out, key=key, force=force, inputs=(source,)) as folder:
+            sizes = [shard.layout.file_size for shard in shards]
+            require_space(folder.partial, sizes, folder.used_nbytes())
+            writer = ModelWriter(folder, model or checkpoint, shards)
+            writer.write(resources, progress)
+            writer.others(beside_as_written(found.root, names, changed))
+            if found.kind is Kind.META and CONFIG not in names:
+                writer.small(CONFIG, _config_of(checkpoint))
+            identity = writer.finish()
+    written = writer.written
+    return ConvertResult(
+        out=out,
+        kind=found.kind.label,
+        identity=identity,
+        files=written.files,
+        nbytes=written.nbytes,
+        tensors=len(written.tensors),
+        rounded=model.changes.rounded if model else 0,
+        overflowed=model.changes.overflowed if model else 0,
+        left_out=tuple(left_out),
+        kept=tuple(written.kept),
+        seconds=time.monotonic() - started,
+    )
+
+
+def float_dtype(name: str | None) -> DType | None:
+    """The dtype that people call so; UsageError if there is none."""
+    if name is None:
+        return None
+    if name not in FLOATS:
+        raise UsageError(f"dtype {name}: expected one of {', '.join(FLOATS)}")
+    return FLOATS[name]
+
+
+def dtype_name(dtype: DType) -> str:
+    """What people call a float dtype."""
+    return next(name for name, known in FLOATS.items() if known is dtype)
+
+
+def source_state(checkpoint: StoredCheckpoint, found: Found) -> list[object]:
+    """What tells an unchanged checkpoint from one that was changed, but for its bytes."""
+    return [
+        [name, size, (found.root / name).stat().st_mtime_ns]
+        for name, size in checkpoint.file_sizes.items()
+    ]
+
+
+def _key(
+    checkpoint: StoredCheckpoint,
+    found: Found,
+    dtype: str | None,
+    shard_nbytes: int,
+    names: list[str],
+) -> str:
+    """Names the work by all that shapes it, but for the values in the files."""
+    shaping = [source_state(checkpoint, found), dtype, shard_nbytes, names]
+    return f"convert {sha256_hex(json.dumps(shaping).encode())}"
+
+
+def beside_as_written(
+    root: Path, names: Iterable[str], dtype: DType | None
+) -> dict[str, Path | bytes]:
+    """Files that go with a model that is written anew: where they are, or what they hold.
+
+    The config is told of another dtype, since loaders go by what it says. A list of digests
+    is left out: it is of other files.
+    """
+    files: dict[str, Path | bytes] = {name: root / name for name in names if name != SUMS}
+    if CONFIG in files and dtype is not None:
+        config = (root / CONFIG).read_bytes()
+        files[CONFIG] = _with_dtype(config, dtype_name(dtype))
+    return files
+
+
+def _with_dtype(config: bytes, dtype: str) -> bytes:
+    """A config with another dtype; as it is if it is none, or has no dtype."""
+    try:
+        fields = json.loads(config)
+    except ValueError:
+        return config
+    if not isinstance(fields, dict):
+        return config
+    named = {name: dtype for name in ("dtype", "torch_dtype") if name in fields}
+    if not named:
+        return config
+    return _packed(fields | named)
+
+
+def _config_of(checkpoint: StoredCheckpoint) -> bytes:
+    """The config that Meta's parameters stand for, as far as they say."""
+    from releasekit.checkpoint.meta import MetaCheckpoint, hf_config
+
+    assert isinstance(checkpoint, MetaCheckpoint)
+    return _packed(hf_config(checkpoint.params, checkpoint.specs))
+
+
+def _packed(fields: Mapping[str, object]) -> bytes:
+    return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,107 @@
+"""Make a release of somebody else's additive delta, so that it gets what it lacks.
+
+The model is never written: the sum of base and delta is encoded as it is read. What comes
+out rebuilds the model that the publisher's script would have made, file by file, with
+digests, from the same base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from releasekit.checkpoint import open_checkpoint
+from releasekit.checkpoint.derived import Sharded
+from releasekit.checkpoint.locate import locate
+from releasekit.codec import Ulp
+from releasekit.conversion import beside_as_written, dtype_name
+from releasekit.delta.make import DEFAULT_SHARD_NBYTES as DEFAULT_PAYLOADS
+from releasekit.delta.make import MakeResult, make_release
+from releasekit.device.choose import AUTO as AUTO_DEVICE
+from releasekit.foreign.apply import open_sum
+from releasekit.foreign.recipes import AUTO
+from releasekit.progress import ProgressCallback
+from releasekit.resources import DEFAULT_MAX_MEMORY
+from releasekit.sharding import DEFAULT_SHARD_NBYTES, index_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportResult:
+    """What was released.
+
+    Attributes:
+        made: the release.
+        recipe: the script whose arithmetic was done.
+        why: how the delta was recognised.
+        dtype: of the model's floats.
+        notes: what users should know of.
+    """
+
+    made: MakeResult
+    recipe: str
+    why: str
+    dtype: str
+    notes: tuple[str, ...]
+
+
+def import_delta(
+    base: str | Path,
+    delta: str | Path,
+    out: str | Path,
+    *,
+    recipe: str = AUTO,
+    dtype: str | None = None,
+    order: str | None = None,
+    name: str | None = None,
+    accept: Sequence[str | Path] = (),
+    codec: Ulp | None = None,
+    model_shard_nbytes: int = DEFAULT_SHARD_NBYTES,
+    shard_nbytes: int = DEFAULT_PAYLOADS,
+    force: bool = False,
+    device: str = AUTO_DEVICE,
+    threads: int | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    progress: ProgressCallback | None = None,
+) -> ImportResult:
+    """Release somebody else's additive delta as one of ours, in a new folder `out`.
+
+    The delta is read as `apply_foreign` reads it, with `recipe`, `dtype` and `order`. What
+    it makes is laid out in files of at most `model_shard_nbytes` of tensors, and released
+    with the files beside the delta as `make_delta` does, with all other arguments. The
+    release's name is by default the delta folder's. Raises as both of them do.
+    """
+    base, delta = locate(base, progress), locate(delta, progress)
+    with open_sum(
+        base,
+        delta,
+        recipe=recipe,
+        dtype=dtype,
+        order=order,
+        shard_nbytes=model_shard_nbytes,
+    ) as total:
+        others = beside_as_written(total.found.root, total.others, total.recipe.dtype)
+        with open_checkpoint(base) as base_checkpoint:
+            made = make_release(
+                base_checkpoint,
+                Sharded(total.model, total.shards),
+                others | index_of(total.shards),
+                Path(out),
+                name=name or delta.resolve().name.partition(".")[0],
+                inputs=(base, delta),
+                accept=accept,
+                shard_nbytes=shard_nbytes,
+                codec=codec or Ulp(),
+                force=force,
+                device=device,
+                threads=threads,
+                max_memory=max_memory,
+                progress=progress,
+            )
+        return ImportResult(
+            made=made,
+            recipe=total.recipe.name,
+            why=total.pair.why,
+            dtype=dtype_name(total.recipe.dtype),
+            notes=total.pair.notes,
+        )

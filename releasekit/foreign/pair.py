@@ -1,0 +1,164 @@
+"""A base and somebody else's additive delta: do they fit, and which recipe is it?
+
+The delta says nothing of itself: it has no digests, and looks like a model. So the headers
+are compared, and a few norms are read: a model's are around 1, a delta's around 0, which
+tells a delta from a model in either's place. What cannot be told is which base it was made
+from; that shows only in the result, whose digests are there to be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from releasekit.checkpoint import Checkpoint
+from releasekit.checkpoint.norms import sizes_of_norms
+from releasekit.errors import BaseMismatchError, UsageError
+from releasekit.foreign.recipes import AUTO, RECIPES, Recipe
+from releasekit.names import listed, shown
+from releasekit.operations import is_buffer
+from releasekit.tensors import DType, TensorSpec
+
+#: Mean size of the weights of a norm above which it is a model's rather than a delta's.
+_MODEL: Final = 0.05
+_PROJECTOR: Final = "mm_projector"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """What is to be added up.
+
+    Attributes:
+        recipe: how.
+        why: how it was recognised, for people.
+        skip: tensors of the delta that the result does not have.
+        notes: what users should know of, though it is no fault.
+    """
+
+    recipe: Recipe
+    why: str
+    skip: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def pair_up(base: Checkpoint, delta: Checkpoint, recipe: str = AUTO) -> Pair:
+    """Check that a delta can be added to a base, from headers and a few small tensors.
+
+    Args:
+        base: the base.
+        delta: somebody else's delta.
+        recipe: a name in `RECIPES`, or `auto`.
+
+    Raises:
+        UsageError: if there is no such recipe, or `delta` is a model.
+        BaseMismatchError: if `base` is not the delta's, or a delta itself.
+    """
+    if recipe != AUTO and recipe not in RECIPES:
+        raise UsageError(f"recipe {recipe}: expected {AUTO}, xor, {', '.join(RECIPES)}")
+    skip = frozenset(n for n in delta.specs if is_buffer(n))
+    _check_names(base, delta, skip)
+    grown = _check_shapes(base, delta, skip)
+    _check_norms(base, delta)
+    found, why = _recognised(base, delta, grown)
+    if recipe != AUTO:
+        found, why = RECIPES[recipe], "as asked for"
+    return Pair(
+        recipe=found,
+        why=why,
+        skip=skip,
+        notes=tuple(_notes(base, delta, skip, grown, found)),
+    )
+
+
+def _check_names(base: Checkpoint, delta: Checkpoint, skip: frozenset[str]) -> None:
+    lacking = [n for n in base.specs if n not in delta.specs and not is_buffer(n)]
+    shared = [n for n in delta.specs if n in base.specs and n not in skip]
+    if not shared:
+        raise BaseMismatchError(
+            f"{base.subject}: has none of the delta's tensors, such as "
+            f"{shown(next(iter(delta.specs)))}: it is another architecture, or has other "
+            "names; get the base that the delta's card names, in Hugging Face's layout"
+        )
+    if lacking:
+        raise BaseMismatchError(
+            f"{base.subject}: {len(lacking)} of its {len(base.specs)} tensors are not in "
+            f"the delta: {listed(lacking)}: the delta is incomplete, or was made from "
+            "another base"
+        )
+
+
+def _check_shapes(
+    base: Checkpoint, delta: Checkpoint, skip: frozenset[str]
+) -> list[TensorSpec]:
+    """The delta's tensors with more rows than the base's; all others fit."""
+    grown = []
+    for name, spec in delta.specs.items():
+        source = base.specs.get(name)
+        if source is None or name in skip or source.shape == spec.shape:
+            continue
+        if len(spec.shape) < 1 or source.shape[1:] != spec.shape[1:]:
+            raise BaseMismatchError(
+                f"{base.subject}: tensor {shown(name)}: expected {list(spec.shape)} as in "
+                f"the delta, found {list(source.shape)}: this is a base of another size"
+            )
+        if source.shape[0] > spec.shape[0]:
+            raise BaseMismatchError(
+                f"{base.subject}: tensor {shown(name)}: expected at most {spec.shape[0]} "
+                f"rows as in the delta, found {source.shape[0]}: a token, such as [PAD], "
+                "was added to this base; get the original one"
+            )
+        grown.append(spec)
+    return grown
+
+
+def _check_norms(base: Checkpoint, delta: Checkpoint) -> None:
+    """Refuse a model in the delta's place, and a delta in the base's."""
+    of_base, of_delta = sizes_of_norms(base), sizes_of_norms(delta)
+    if of_base and (size := median(of_base.values())) < _MODEL:
+        raise BaseMismatchError(
+            f"{base.subject}: the weights of its norms are around {size:.2g}, a model's "
+            "around 1: this is a delta, not a base; give the base model with --base"
+        )
+    if of_delta and (size := median(of_delta.values())) > _MODEL:
+        raise UsageError(
+            f"{delta.subject}: the weights of its norms are around {size:.2g}, a "
+            "delta's around 0: this is a whole model, which needs no base; use it as it is"
+        )
+
+
+def _recognised(
+    base: Checkpoint, delta: Checkpoint, grown: list[TensorSpec]
+) -> tuple[Recipe, str]:
+    """The publisher's script, as far as headers tell."""
+    if any(_PROJECTOR in name and name not in base.specs for name in delta.specs):
+        return RECIPES["llava"], f"it brings a {_PROJECTOR} of its own"
+    dtypes = {spec.dtype for spec in delta.specs.values()}
+    if grown and dtypes == {DType.F32}:
+        rows = grown[0].shape[0] - base.specs[grown[0].name].shape[0]
+        return RECIPES["alpaca"], f"it is float32, with {rows} more rows than the base"
+    return RECIPES["fastchat"], "an additive delta of the usual kind"
+
+
+def _notes(
+    base: Checkpoint,
+    delta: Checkpoint,
+    skip: frozenset[str],
+    grown: list[TensorSpec],
+    recipe: Recipe,
+) -> Iterator[str]:
+    if skip or any(map(is_buffer, base.specs)):
+        yield (
+            "rotary_emb.inv_freq buffers are ignored: model libraries compute them, and no "
+            "longer store them"
+        )
+    for spec in grown:
+        have = base.specs[spec.name].shape[0]
+        yield (
+            f"{spec.name}: the base has {have} rows, the delta {spec.shape[0]}: those that "
+            f"the base lacks count {recipe.rows.value}, as in {recipe.name}'s script"
+        )
+    new = [name for name in delta.specs if name not in base.specs and name not in skip]
+    if new:
+        yield f"{len(new)} tensors are the delta's alone, taken as they are: {listed(new)}"
