@@ -93,8 +93,8 @@ def resolve(
         folder = _cached(repo)
         if folder is None or not wanted(_names(folder)):
             raise HubError(
-                f"{reference}: {error.what}, and {repo.folder} does not hold what is "
-                f"needed; {error.step}"
+                f"{reference}: is no path here; {error.what}, and {repo.folder} does not "
+                f"hold what is needed; {error.step}"
             ) from error
         return folder
     names = wanted(list(files))

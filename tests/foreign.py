@@ -65,7 +65,7 @@ def save(tensors: Tensors, folder: Path, kind: str = "safetensors") -> Path:
         return folder
     zipped = kind == "bin"
     names = list(tensors)
-    files = {}
+    files: dict[str, str] = {}
     for number, some in enumerate((names[:9], names[9:]), 1):
         file = f"pytorch_model-{number:05}-of-00002.bin"
         part = {name: tensors[name] for name in some}

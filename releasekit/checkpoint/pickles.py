@@ -112,9 +112,13 @@ class _Machine:
         self.copied = 0
 
     def run(self) -> Loaded:
+        data, size = self.data, len(self.data)
         for _ in range(_MAX_STEPS):
-            self.began = self.at
-            opcode = self.byte()
+            at = self.at
+            if at >= size:
+                raise self.cut_short()
+            self.began, self.at = at, at + 1
+            opcode = data[at]
             action = _ACTIONS.get(opcode)
             if action is not None:
                 action(self)

@@ -24,7 +24,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
@@ -130,6 +130,7 @@ class Kernel:
             llvm.get_process_triple(),
             *_processor(),
             *(inspect.getsource(sys.modules[source]) for source in sources),
+            *(constant for function in functions for constant in _constants(function)),
         ):
             digest.update(f"{part}\0".encode())
         return f"{self._name}-{digest.hexdigest()[:32]}.o"
@@ -163,6 +164,15 @@ class Kernel:
         result = types.void if self._returns is None else getattr(types, self._returns)
         compiled = cfunc(result(*kinds), error_model="numpy")(space["entry"])
         return _emit(compiled.inspect_llvm(), compiled.native_name, self._name)
+
+
+def _constants(function: Any) -> Iterator[str]:
+    """Numbers from elsewhere that a function names, and that are compiled into its loop."""
+    named = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    named.update(inspect.getclosurevars(function).nonlocals)
+    for name, value in named.items():
+        if isinstance(value, (int, float, tuple, np.generic)):
+            yield f"{name}={value!r}"
 
 
 def _seeing(function: Any, jitted: dict[int, Any]) -> FunctionType:

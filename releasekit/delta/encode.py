@@ -10,27 +10,24 @@ hashed. Plain differences, where the codec has them, are written on the way, eac
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import dataclass, replace
-from typing import Final
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.blocks import Writer, writer
 from releasekit.checkpoint import Checkpoint, LaidOut, LaidOutFile
 from releasekit.checkpoint.hashing import hash_from, hash_tensors
 from releasekit.codec import Ulp, ulp
-from releasekit.codec.addition import minus, plain_dtype, plus
 from releasekit.codec.chunks import Chunking
 from releasekit.codec.kernels import as_words
 from releasekit.delta.journal import Coded, Journal
+from releasekit.delta.plain import CHUNKS, PlainFile
 from releasekit.delta.plan import choose_op
 from releasekit.delta.predict import Predictor
 from releasekit.delta.shards import ShardWriter
 from releasekit.digest import blake3, sha256
 from releasekit.errors import IntegrityError
-from releasekit.layout import Layout, build
 from releasekit.manifest import FileEntry, WeightEntry
 from releasekit.names import shown
 from releasekit.operations import BaseTensor, Op, Operation
@@ -38,12 +35,7 @@ from releasekit.output import OutputFolder
 from releasekit.pipeline import Buffers, Workers
 from releasekit.progress import ProgressCallback, Stage
 from releasekit.resources import Need
-from releasekit.sharding import METADATA
 from releasekit.tensors import TensorSpec
-from releasekit.writing import reserve, sync
-
-#: A plain difference may be so many times as large as what it is the difference of.
-_WIDER: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +46,6 @@ class _Job:
     op: Op
     predictor: Predictor
     known: Coded | None
-    offset: int  # of its plain difference in the file of these
 
     @property
     def chunking(self) -> Chunking:
@@ -120,39 +111,25 @@ class Encoder:
         self._journal = journal
         self._folder = folder
         self._combine = combine
-        self._output: Writer | None = None
+        self._plain: PlainFile | None = None
 
     def file(
         self, file: LaidOutFile, workers: Workers, buffers: Buffers, stage: Stage
     ) -> WeightEntry:
         """Code all tensors of one target file."""
-        if not self._codec.plain:
-            return self._file(file, None, workers, buffers, stage)
-        layout = plain_layout(file)
-        with self._folder.create(file.name) as plain:
-            reserve(plain, layout.file_size)
-            with writer(plain) as self._output:
-                self._output.write(0, np.frombuffer(layout.prefix, np.uint8))
-                entry = self._file(file, layout, workers, buffers, stage)
-            plain.truncate(layout.file_size)
-            sync(plain)
+        with ExitStack() as stack:
+            self._plain = None
+            if self._codec.plain:
+                self._plain = stack.enter_context(PlainFile(self._folder, file))
+            entry = self._file(file, workers, buffers, stage)
+            if self._plain is not None:
+                self.plain.append(self._plain.finish())
         return entry
 
     def _file(
-        self,
-        file: LaidOutFile,
-        plain: Layout | None,
-        workers: Workers,
-        buffers: Buffers,
-        stage: Stage,
+        self, file: LaidOutFile, workers: Workers, buffers: Buffers, stage: Stage
     ) -> WeightEntry:
-        offsets = dict.fromkeys((p.spec.name for p in file.layout.tensors), 0)
-        difference = sha256()
-        if plain is not None:
-            difference = sha256(plain.prefix)
-            for placed in plain.tensors:
-                offsets[placed.spec.name] = plain.data_start + placed.begin
-        jobs = [self._job(p.spec, offsets[p.spec.name]) for p in file.layout.tensors]
+        jobs = [self._job(placed.spec) for placed in file.layout.tensors]
         items = ((job, index) for job in jobs for index in range(job.chunking.count))
         hasher = sha256(file.layout.prefix)
         with closing(workers.in_order(self._code, items, buffers)) as coded:
@@ -165,7 +142,8 @@ class Encoder:
                     hasher.update(chunk.target.data)
                     target.update(chunk.target.data)
                     base.update(chunk.base.data)
-                    difference.update(chunk.difference.data)
+                    if self._plain is not None:
+                        self._plain.consume(chunk.difference)
                     if job.coded:
                         self._shards.add(chunk.frame)
                         unchanged += chunk.unchanged
@@ -173,10 +151,6 @@ class Encoder:
                 self._finish(
                     job, target.hexdigest(), self._base_digest(job, base), unchanged
                 )
-        if plain is not None:
-            found = difference.hexdigest()
-            entry = FileEntry(path=file.name, size=plain.file_size, sha256=found)
-            self.plain.append(entry)
         return WeightEntry(
             file=FileEntry(
                 path=file.name, size=file.layout.file_size, sha256=hasher.hexdigest()
@@ -184,7 +158,7 @@ class Encoder:
             layout=file.layout,
         )
 
-    def _job(self, spec: TensorSpec, offset: int) -> _Job:
+    def _job(self, spec: TensorSpec) -> _Job:
         source = self._base.specs.get(spec.name)
         op = Op.ALIAS if spec.name in self._aliases else choose_op(source, spec)
         return _Job(
@@ -192,7 +166,6 @@ class Encoder:
             op=op,
             predictor=_predictor(self._base, spec, op, self._codec),
             known=self._journal.tensors.get(spec.name),
-            offset=offset,
         )
 
     def _code(self, item: tuple[_Job, int], buffer: NDArray[np.uint8]) -> _Chunk:
@@ -201,20 +174,14 @@ class Encoder:
         start, nbytes = job.chunking.span(index)
         target, predicted, proof = (buffer[i * chunk :][:nbytes] for i in range(3))
         self._target.read(job.spec.name, start, target)
-        if self._output is None:
-            difference = predicted[:0]
+        difference = target[:0]
+        if self._plain is None:
             base = job.predictor.read(index, predicted, buffer[3 * chunk :])
         else:
-            dtype = job.spec.dtype
-            scale = plain_dtype(dtype).bits, dtype.bits
-            raw = buffer[3 * chunk :][:nbytes]
-            size = nbytes * scale[0] // scale[1]
-            difference = buffer[4 * chunk :][:size]
-            base = job.predictor.read(index, raw, buffer[(4 + _WIDER) * chunk :])
-            minus(target, raw, dtype, difference)
-            self._output.write(job.offset + start * scale[0] // scale[1], difference)
+            raw, space = buffer[3 * chunk :][:nbytes], buffer[4 * chunk :]
+            base = job.predictor.read(index, raw, buffer[(3 + CHUNKS) * chunk :])
             predicted[:] = raw
-            plus(predicted, difference, dtype)
+            difference = self._plain.predict(job.spec, start, target, predicted, space)
         made = _Chunk(frame=b"", target=target, base=base, difference=difference)
         if not job.coded:
             return made
@@ -292,12 +259,6 @@ class Encoder:
         )
 
 
-def plain_layout(file: LaidOutFile) -> Layout:
-    """The layout of the plain differences of a file's tensors, in their order."""
-    specs = [placed.spec for placed in file.layout.tensors]
-    return build([replace(s, dtype=plain_dtype(s.dtype)) for s in specs], METADATA)
-
-
 def _predictor(base: Checkpoint, spec: TensorSpec, op: Op, codec: Ulp) -> Predictor:
     return Predictor(
         base=base,
@@ -315,10 +276,10 @@ def need(base: Checkpoint, target: Checkpoint, codec: Ulp) -> Need:
         predictor = _predictor(base, spec, op, codec)
         chunk, word = predictor.chunking.chunk_nbytes, predictor.chunking.word
         words = chunk * 8 // word.bits
-        # Target, prediction, proof, perhaps the base's part and the difference; what is
-        # cast; frames as parts and as a whole.
+        # Target, prediction, proof, perhaps a plain difference; what is cast; frames as
+        # parts and as a whole.
         found |= Need(
-            buffer=(4 + _WIDER if codec.plain else 3) * chunk + predictor.spare_nbytes,
+            buffer=(3 + CHUNKS * codec.plain) * chunk + predictor.spare_nbytes,
             scratch=2 * chunk + ulp.encode_nbytes(words, word),
         )
     return found

@@ -44,7 +44,7 @@ def containers(meta: Path) -> dict[str, Path]:
     torch.save(state, root / "bin" / "pytorch_model.bin")
     torch.save(state, root / "old" / "model.pt", _use_new_zipfile_serialization=False)
     names = sorted(state)
-    files = {}
+    files: dict[str, str] = {}
     for number, some in enumerate((names[:7], names[7:]), 1):
         file = f"pytorch_model-{number:05}-of-00002.bin"
         torch.save({name: state[name] for name in some}, root / "parts" / file)

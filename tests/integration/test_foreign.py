@@ -307,10 +307,10 @@ def test_xor(xor: tuple[Path, Path, Path], tmp_path: Path, packed: bool) -> None
         "added_tokens.json: the base has no such file; taken as it is",
         "MD5SUMS is for comparison with what the publisher lists",
     )
-    sums = dict(
-        reversed(line.split("  "))
+    sums = {
+        line[34:]: line[:32]
         for line in (tmp_path / "out" / "MD5SUMS").read_text().splitlines()
-    )
+    }
     assert sums == {
         path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in target.iterdir()
     }

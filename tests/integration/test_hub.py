@@ -277,8 +277,8 @@ def test_offline_and_not_cached(
     offline()
     for reference in (NAME, f"{NAME}@{'0' * 40}"):
         assert failure(reference) == (
-            f"{reference}: HF_HUB_OFFLINE is set, and {cache} does not hold what is "
-            "needed; unset it, or give a local folder"
+            f"{reference}: is no path here; HF_HUB_OFFLINE is set, and {cache} does not "
+            "hold what is needed; unset it, or give a local folder"
         )
 
 
@@ -286,7 +286,8 @@ def test_no_connection_and_not_cached(hub: FakeHub, cache: Path) -> None:
     hub.stop()
     refused = f"[Errno {errno.ECONNREFUSED}] {os.strerror(errno.ECONNREFUSED)}"
     assert failure(NAME) == (
-        f"org/model: {hub.url} could not be reached (ConnectError: {refused}), and {cache} "
+        "org/model: is no path here; "
+        f"{hub.url} could not be reached (ConnectError: {refused}), and {cache} "
         "does not hold what is needed; connect to the network, or give a local folder"
     )
 
@@ -297,7 +298,8 @@ def test_no_answer_in_time(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.01)
     monkeypatch.setattr(hub, "struck", lambda request: time.sleep(0.5))
     assert failure(NAME) == (
-        f"org/model: {hub.url} could not be reached (ReadTimeout: timed out), and {cache} "
+        "org/model: is no path here; "
+        f"{hub.url} could not be reached (ReadTimeout: timed out), and {cache} "
         "does not hold what is needed; connect to the network, or give a local folder"
     )
 
@@ -305,8 +307,8 @@ def test_no_answer_in_time(
 def test_a_hub_that_is_down(hub: FakeHub, cache: Path) -> None:
     hub.fault(status=503, body={"error": "back \x1b soon"})
     assert failure(NAME) == (
-        f'org/model: {hub.url} answered 503 Service Unavailable ("back \\u001b soon"), and '
-        f"{cache} does not hold what is needed; try again later"
+        f"org/model: is no path here; {hub.url} answered 503 Service Unavailable "
+        f'("back \\u001b soon"), and {cache} does not hold what is needed; try again later'
     )
 
 

@@ -54,7 +54,7 @@ runpy.run_path(f"{package}/model/{what}.py", run_name="__main__")
 
 
 def load(folder: Path) -> dict[str, torch.Tensor]:
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("model*.safetensors")):
         state |= safetensors.torch.load_file(file)
     assert state

@@ -170,3 +170,22 @@ def test_helpers_may_be_variables_of_a_function_around(cache: Path) -> None:
 
     values = np.array([1.5, 2.5])
     assert [built(factor)(values) for factor in (2, 3)] == [8.0, 12.0]
+
+
+_STEP = 1
+
+
+def _step(x):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        x[i] += _STEP
+
+
+def test_a_constant_from_elsewhere_names_another_object(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its module may be unchanged when the number, of another module, is not."""
+    found = np.zeros(2, np.uint64)
+    Kernel(_step, "u8*")(found)
+    monkeypatch.setattr(sys.modules[__name__], "_STEP", 3)
+    Kernel(_step, "u8*")(found)
+    assert found.tolist() == [4, 4]
