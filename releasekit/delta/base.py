@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from releasekit.checkpoint import Checkpoint, StoredCheckpoint, open_checkpoint
-from releasekit.checkpoint.norms import sizes_of_norms
+from releasekit.checkpoint.traits import is_blank, sizes_of_norms
 from releasekit.delta.diagnosis import (
     Finding,
     Headers,
@@ -120,6 +120,13 @@ def _model(manifest: Manifest, base: Checkpoint, samples: Samples) -> Finding | 
             message=f"{base.subject}: is the fine-tuned model {manifest.name} itself: of "
             f"the tensors sampled, {listed(samples.tuned)} have the values that the delta "
             "is there to rebuild: use it as it is, or give its base with --base; "
+            f"{wanted(manifest)}",
+        )
+    if not samples.right and is_blank(base):
+        return Finding(
+            kind="blank",
+            message=f"{base.subject}: holds zeros wherever it was looked at: files that "
+            "were reserved, and not downloaded, look so; download it again; "
             f"{wanted(manifest)}",
         )
     norms = {} if samples.right else sizes_of_norms(base)

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Final
 
 from releasekit.checkpoint import Checkpoint
-from releasekit.checkpoint.norms import sizes_of_norms
+from releasekit.checkpoint.traits import is_blank, sizes_of_norms
 from releasekit.errors import BaseMismatchError, UsageError
 from releasekit.foreign.recipes import AUTO, RECIPES, Recipe
 from releasekit.names import listed, shown
@@ -116,7 +116,8 @@ def _check_shapes(
 def _check_norms(base: Checkpoint, delta: Checkpoint) -> None:
     """Refuse a model in the delta's place, and a delta in the base's."""
     of_base, of_delta = sizes_of_norms(base), sizes_of_norms(delta)
-    if of_base and (size := median(of_base.values())) < _MODEL:
+    size = median(of_base.values()) if of_base else 1.0
+    if size < _MODEL and not is_blank(base):
         raise BaseMismatchError(
             f"{base.subject}: the weights of its norms are around {size:.2g}, a model's "
             "around 1: this is a delta, not a base; give the base model with --base"
@@ -158,6 +159,11 @@ def _notes(
         yield (
             f"{spec.name}: the base has {have} rows, the delta {spec.shape[0]}: those that "
             f"the base lacks count {recipe.rows.value}, as in {recipe.name}'s script"
+        )
+    if is_blank(base):
+        yield (
+            f"{base.subject}: holds zeros wherever it was looked at: files that were "
+            "reserved, and not downloaded, look so"
         )
     new = [name for name in delta.specs if name not in base.specs and name not in skip]
     if new:

@@ -590,13 +590,29 @@ def test_a_vast_base_is_checked_in_seconds_and_little_memory(
     assert not (vast / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["preflight", "apply-delta"])
+def test_a_vast_delta_of_another_tool_is_checked_likewise(vast: Path, command: str) -> None:
+    arguments: list[str | Path] = ["--base", vast / "base", "--delta", vast / "base"]
+    if command == "apply-delta":
+        arguments += ["--out", vast / "out", "--dry-run"]
+    start = time.monotonic()
+    peak = peak_nbytes(command, *arguments)
+    print(f"{command}: {peak / 2**20:.0f} MiB, {time.monotonic() - start:.2f} s")
+    assert peak < 512 << 20
+    assert time.monotonic() - start < 20
+
+
 def test_a_vast_base_of_other_values_is_told_in_seconds(vast: Path, tmp_path: Path) -> None:
     shutil.copytree(vast / "release", tmp_path / "release")
     other = tmp_path / "other"
     release_of(other, llama_65b(), lambda size: f"{size:064x}")
     found = kit.preflight(vast / "base", other)
-    # All values are 0, those of norms as well.
-    assert [finding.kind for finding in found.findings] == ["additive-delta"]
+    assert [finding.kind for finding in found.findings] == ["blank"]
+    assert found.findings[0].message.startswith(
+        f"{vast / 'base'}: holds zeros wherever it was looked at: files that were "
+        "reserved, and not downloaded, look so; download it again; expected the base with "
+        "identity "
+    )
     assert found.seconds < 10
 
 

@@ -1,7 +1,8 @@
-"""The weights of a model's norms, which tell a model from what is to be added to one.
+"""What a few small reads tell of a checkpoint, whichever model it is.
 
 Norms begin as ones, and training leaves them between about 0.1 and 2; of a difference
-between two models they are around 0. They are small, and there are some in each layer.
+between two models they are around 0. They are small, and there are some in each layer. And
+a file that was reserved for a download which never came is full of zeros.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from releasekit.tensors import DType, TensorSpec
 
 _NORMS: Final = 8
 _NBYTES: Final = 1 << 20
+_BLANKS: Final = 16
+_END_NBYTES: Final = 4096  # a whole number of any dtype's words
 
 
 def sizes_of_norms(checkpoint: Checkpoint) -> dict[str, float]:
@@ -25,6 +28,19 @@ def sizes_of_norms(checkpoint: Checkpoint) -> dict[str, float]:
     norms = [spec for spec in checkpoint.specs.values() if _is_norm(spec)]
     some = norms[:: -(-len(norms) // _NORMS) or 1]
     return {spec.name: _mean_size(checkpoint, spec) for spec in some}
+
+
+def is_blank(checkpoint: Checkpoint) -> bool:
+    """Whether only zeros are found at both ends of some tensors, spread over the model."""
+    specs = [spec for spec in checkpoint.specs.values() if spec.nbytes]
+    ends = np.empty(_END_NBYTES, np.uint8)
+    for spec in specs[:: -(-len(specs) // _BLANKS) or 1]:
+        part = ends[: spec.nbytes]
+        for start in (0, spec.nbytes - part.size):
+            checkpoint.read(spec.name, start, part)
+            if part.any():
+                return False
+    return bool(specs)
 
 
 def _is_norm(spec: TensorSpec) -> bool:
