@@ -17,8 +17,9 @@ from typing import Final
 from releasekit.checkpoint import StoredCheckpoint, open_checkpoint
 from releasekit.checkpoint.beside import beside
 from releasekit.checkpoint.derived import Cast
-from releasekit.checkpoint.discover import Found, Kind, find
+from releasekit.checkpoint.discover import Found, find
 from releasekit.checkpoint.locate import locate
+from releasekit.checkpoint.meta import MetaCheckpoint, hf_config
 from releasekit.digest import sha256_hex
 from releasekit.errors import UsageError
 from releasekit.manifest import SUMS
@@ -36,6 +37,11 @@ FLOATS: Final = {
     "float32": DType.F32,
 }
 CONFIG: Final = "config.json"
+_UNKNOWN: Final = (
+    "config.json is made from params.json, which does not say the longest context and the "
+    "special tokens: add them"
+)
+_SCALED: Final = ", and rope_scaling, since this model scales positions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,7 @@ class ConvertResult:
         rounded: values that another dtype changed.
         overflowed: finite values that it made infinite.
         left_out: weights beside the checkpoint that were not copied.
+        notes: what users should know of.
         kept: shards that an earlier, interrupted run had finished.
         seconds: time it took.
     """
@@ -65,6 +72,7 @@ class ConvertResult:
     rounded: int
     overflowed: int
     left_out: tuple[str, ...]
+    notes: tuple[str, ...]
     kept: tuple[str, ...]
     seconds: float
 
@@ -124,8 +132,11 @@ def convert(
             writer = ModelWriter(folder, model or checkpoint, shards)
             writer.write(resources, progress)
             writer.others(beside_as_written(found.root, names, changed))
-            if found.kind is Kind.META and CONFIG not in names:
-                writer.small(CONFIG, _config_of(checkpoint))
+            notes = []
+            if isinstance(checkpoint, MetaCheckpoint) and CONFIG not in names:
+                config = hf_config(checkpoint.params, checkpoint.specs)
+                writer.small(CONFIG, _packed(config))
+                notes.append(_UNKNOWN + _SCALED * checkpoint.params.use_scaled_rope)
             identity = writer.finish()
     written = writer.written
     return ConvertResult(
@@ -138,6 +149,7 @@ def convert(
         rounded=model.changes.rounded if model else 0,
         overflowed=model.changes.overflowed if model else 0,
         left_out=tuple(left_out),
+        notes=tuple(notes),
         kept=tuple(written.kept),
         seconds=time.monotonic() - started,
     )
@@ -204,14 +216,6 @@ def _with_dtype(config: bytes, dtype: str) -> bytes:
     if not named:
         return config
     return _packed(fields | named)
-
-
-def _config_of(checkpoint: StoredCheckpoint) -> bytes:
-    """The config that Meta's parameters stand for, as far as they say."""
-    from releasekit.checkpoint.meta import MetaCheckpoint, hf_config
-
-    assert isinstance(checkpoint, MetaCheckpoint)
-    return _packed(hf_config(checkpoint.params, checkpoint.specs))
 
 
 def _packed(fields: Mapping[str, object]) -> bytes:

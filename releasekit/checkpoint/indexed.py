@@ -1,15 +1,75 @@
-"""Which file of a checkpoint holds which tensor, and whether its index says the same."""
+"""What checkpoints of files have in common: opening them, and their index.
+
+The index says which file of a checkpoint holds which tensor, as do the files themselves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
 
 from releasekit.checkpoint.discover import Found
 from releasekit.errors import FormatError
 from releasekit.names import shown
 
 
-def homes(subject: str, files: Iterable[tuple[str, Iterable[str]]]) -> dict[str, str]:
+class Files:
+    """A checkpoint of files, each of which holds whole tensors.
+
+    Attributes:
+        subject: what messages call it.
+        file_sizes: size in bytes of each file by its name, sorted.
+        homes: the file of each tensor by its name.
+    """
+
+    subject: str
+    file_sizes: Mapping[str, int]
+    homes: Mapping[str, str]
+    _kept: ExitStack
+
+    def __init__(
+        self, subject: str, root: Path, names: Sequence[str], kept: ExitStack
+    ) -> None:
+        """Open the named files below `root`; `kept` closes them. For subclasses."""
+        raise NotImplementedError
+
+    @classmethod
+    def open(cls, found: Found) -> Self:
+        """Open what `discover.find` found, and hold it against its index."""
+        checkpoint = cls.open_files(found.subject, found.root, found.files)
+        try:
+            check_index(found, checkpoint.homes)
+        except FormatError:
+            checkpoint.close()
+            raise
+        return checkpoint
+
+    @classmethod
+    def open_files(cls, subject: str, root: Path, names: Sequence[str]) -> Self:
+        """Open the named files below `root` as one checkpoint."""
+        with ExitStack() as kept:
+            checkpoint = cls(subject, root, names, kept)
+            checkpoint._kept = kept.pop_all()
+        return checkpoint
+
+    def home(self, name: str) -> str:
+        """The file that holds a tensor, for people."""
+        return self.homes[name]
+
+    def close(self) -> None:
+        """Close all files."""
+        self._kept.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.close()
+
+
+def homes_of(subject: str, files: Iterable[tuple[str, Iterable[str]]]) -> dict[str, str]:
     """The file of each tensor.
 
     Args:

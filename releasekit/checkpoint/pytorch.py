@@ -23,16 +23,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.checkpoint import pickles
 from releasekit.checkpoint.archive import MAGIC, Archive
-from releasekit.checkpoint.discover import Found
 from releasekit.checkpoint.files import OpenFile, check_values, open_weights
-from releasekit.checkpoint.indexed import check_index, homes
+from releasekit.checkpoint.indexed import Files, homes_of
 from releasekit.checkpoint.pickled import Storage, kind_of
 from releasekit.checkpoint.pickles import CutShortError, Loaded
 from releasekit.checkpoint.statedict import Tensor, state_dict
@@ -100,7 +99,7 @@ class TorchFile:
         )
 
 
-class PyTorchCheckpoint:
+class PyTorchCheckpoint(Files):
     """Tensors of one or more PyTorch files; see `StoredCheckpoint` for the protocol."""
 
     def __init__(
@@ -112,7 +111,7 @@ class PyTorchCheckpoint:
         self.file_sizes: Mapping[str, int] = {
             file.name: file.file.size for file in sorted(files, key=lambda f: f.name)
         }
-        self._homes = homes(subject, ((file.name, file.specs) for file in files))
+        self.homes = homes_of(subject, ((file.name, file.specs) for file in files))
         self.specs: Mapping[str, TensorSpec] = {
             name: spec for file in files for name, spec in file.specs.items()
         }
@@ -122,44 +121,11 @@ class PyTorchCheckpoint:
             for name, view in file.views.items()
         }
 
-    @classmethod
-    def open(cls, found: Found) -> Self:
-        """Open what `discover.find` found, and hold it against its index."""
-        checkpoint = cls.open_files(found.subject, found.root, found.files)
-        try:
-            check_index(found, checkpoint._homes)
-        except FormatError:
-            checkpoint.close()
-            raise
-        return checkpoint
-
-    @classmethod
-    def open_files(cls, subject: str, root: Path, names: Sequence[str]) -> Self:
-        """Open the named files below `root` as one checkpoint."""
-        with ExitStack() as kept:
-            checkpoint = cls(subject, root, names, kept)
-            checkpoint._kept = kept.pop_all()
-        return checkpoint
-
     def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with the tensor's bytes from byte `start` on; see `Checkpoint`."""
         tensor = self._tensors[name]
         tensor.read(start, out)
         check_values(out, self.specs[name], tensor.views[0].file.path)
-
-    def home(self, name: str) -> str:
-        """The file that holds a tensor, for people."""
-        return self._homes[name]
-
-    def close(self) -> None:
-        """Close all files."""
-        self._kept.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        self.close()
 
 
 _Read = tuple[dict[str, Tensor], dict[str, int]]

@@ -10,16 +10,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from releasekit import layout
-from releasekit.checkpoint.discover import Found
 from releasekit.checkpoint.files import OpenFile, check_values, open_weights, pread_into
-from releasekit.checkpoint.indexed import check_index, homes
-from releasekit.errors import FormatError
+from releasekit.checkpoint.indexed import Files, homes_of
 from releasekit.layout import Layout
 from releasekit.tensors import TensorSpec
 
@@ -38,7 +35,7 @@ class WeightFile:
         return self.file.path
 
 
-class SafetensorsCheckpoint:
+class SafetensorsCheckpoint(Files):
     """Tensors of one or more safetensors files; see `Checkpoint` for the protocol."""
 
     def __init__(
@@ -58,32 +55,13 @@ class SafetensorsCheckpoint:
         self.specs: Mapping[str, TensorSpec] = {
             name: placed.spec for name, (_, placed) in self._places.items()
         }
-        self._homes = homes(
+        self.homes = homes_of(
             subject,
             (
                 (f.name, (placed.spec.name for placed in f.layout.tensors))
                 for f in self.files
             ),
         )
-
-    @classmethod
-    def open(cls, found: Found) -> Self:
-        """Open what `discover.find` found, and hold it against its index."""
-        checkpoint = cls.open_files(found.subject, found.root, found.files)
-        try:
-            check_index(found, checkpoint._homes)
-        except FormatError:
-            checkpoint.close()
-            raise
-        return checkpoint
-
-    @classmethod
-    def open_files(cls, subject: str, root: Path, names: Sequence[str]) -> Self:
-        """Open the named files below `root` as one checkpoint."""
-        with ExitStack() as kept:
-            checkpoint = cls(subject, root, names, kept)
-            checkpoint._kept = kept.pop_all()
-        return checkpoint
 
     def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with the tensor's bytes from byte `start` on; see `Checkpoint`."""
@@ -94,23 +72,9 @@ class SafetensorsCheckpoint:
         pread_into(file.file.fd, begin, out, file.path)
         check_values(out, placed.spec, file.path)
 
-    def home(self, name: str) -> str:
-        """The file that holds a tensor, for people."""
-        return self._homes[name]
-
     def file_of(self, name: str) -> WeightFile:
         """The file that holds a tensor."""
         return self._places[name][0]
-
-    def close(self) -> None:
-        """Close all files."""
-        self._kept.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        self.close()
 
 
 def _open(path: Path, name: str, kept: ExitStack) -> WeightFile:

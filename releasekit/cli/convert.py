@@ -79,6 +79,7 @@ def command(
         "rounded": made.rounded,
         "overflowed": made.overflowed,
         "left_out": list(made.left_out),
+        "notes": list(made.notes),
         "kept": list(made.kept),
         "seconds": made.seconds,
     }
@@ -93,6 +94,7 @@ def command(
         if made.overflowed:
             rounded += f"; {made.overflowed:,} were too large, and are infinite now"
         pairs.append(("rounded", rounded))
+    pairs += [("note", note) for note in made.notes]
     if made.left_out:
         pairs.append(("left out", ", ".join(made.left_out)))
     if made.kept:

@@ -139,6 +139,18 @@ def test_metas_config_is_written(containers: dict[str, Path]) -> None:
     assert (containers["safetensors"] / "params.json").is_file()
 
 
+def test_what_metas_parameters_do_not_say_is_said(tmp_path: Path) -> None:
+    for scaled in (False, True):
+        model = Llama(said=(("use_scaled_rope", scaled),))
+        made = convert(model.save(tmp_path / f"{scaled}"), tmp_path / f"out{scaled}")
+        assert made.notes == (
+            "config.json is made from params.json, which does not say the longest context "
+            "and the special tokens: add them"
+            + ", and rope_scaling, since this model scales positions"
+            * scaled,
+        )
+
+
 def values(dtype: torch.dtype) -> torch.Tensor:
     special = [0.0, -0.0, 1.0, 65504.0, 7e4, 1e-8, 6e-8, -3e-5, float("inf"), 1 / 3]
     generator = torch.Generator().manual_seed(1)
