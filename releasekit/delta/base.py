@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Final
 
 from releasekit.checkpoint import Checkpoint, StoredCheckpoint, open_checkpoint
-from releasekit.checkpoint.traits import is_blank, sizes_of_norms
+from releasekit.checkpoint.traits import (
+    config_beside,
+    is_blank,
+    read_config,
+    sizes_of_norms,
+)
 from releasekit.delta.diagnosis import (
     Finding,
     Headers,
     compare_headers,
-    config_beside,
     is_release,
     no_model,
-    read_config,
     release_as_base,
     wanted,
 )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from releasekit import strictjson
 from releasekit.checkpoint import Checkpoint
+from releasekit.checkpoint.traits import quantisation
 from releasekit.codec.formats import castable
 from releasekit.errors import (
     BaseMismatchError,
@@ -29,23 +29,8 @@ from releasekit.names import listed, shown
 from releasekit.operations import is_buffer
 from releasekit.tensors import DType, TensorSpec
 
-_CONFIG: Final = "config.json"
-_MAX_CONFIG: Final = 1 << 20
 #: More rows than this were not added for a few special tokens, or to fill up a block.
 _FEW_ROWS: Final = 1024
-
-#: How tensors are called that only a quantised checkpoint has, and what made it.
-_QUANTISED: Final = {
-    ".g_idx": "GPTQ",
-    ".qweight": "GPTQ or AWQ",
-    ".qzeros": "GPTQ or AWQ",
-    ".scales": "GPTQ or AWQ",
-    ".SCB": "bitsandbytes",
-    ".absmax": "bitsandbytes",
-    ".quant_map": "bitsandbytes",
-}
-#: What a config calls the methods.
-_METHODS: Final = {"awq": "AWQ", "bitsandbytes": "bitsandbytes", "gptq": "GPTQ"}
 
 #: The errors that findings are, where they are not about the base's tensors.
 _ERRORS: Final[dict[str, type[ReleaseKitError]]] = {
@@ -107,52 +92,11 @@ def no_model(manifest: Manifest, base: Checkpoint) -> Finding | None:
     specs = base.specs.values()
     if specs and all(s.dtype is DType.U8 and len(s.shape) == 1 for s in specs):
         return release_as_base(manifest, base.subject)
-    names = [
-        name
-        for name in base.specs
-        if name not in manifest.base and name.endswith(tuple(_QUANTISED))
-    ]
-    method = _quantised_with(base, names)
-    if method is None:
+    how = quantisation(base, (name for name in base.specs if name not in manifest.base))
+    if how is None:
         return None
-    such = f", as {shown(names[0])} shows" if names else f", as its {_CONFIG} says"
-    return Finding(
-        kind="quantised",
-        message=f"{base.subject}: its weights are quantised with {method}{such}: that "
-        "rounded them, which cannot be undone; get the original weights, of 16 bits or "
-        f"more; {wanted(manifest)}",
-    )
-
-
-def _quantised_with(base: Checkpoint, names: list[str]) -> str | None:
-    """What quantised a checkpoint, by its config or its tensors' names."""
-    section = config_beside(base).get("quantization_config")
-    method = section.get("quant_method") if isinstance(section, dict) else None
-    if isinstance(method, str):
-        return _METHODS.get(method, shown(method))
-    ends = (end for end in _QUANTISED if any(name.endswith(end) for name in names))
-    return next((_QUANTISED[end] for end in ends), None)
-
-
-def config_beside(base: Checkpoint) -> Mapping[str, object]:
-    """The config of the model whose checkpoint this is; see `read_config`."""
-    path = Path(base.subject)
-    return read_config(path if path.is_dir() else path.parent)
-
-
-def read_config(folder: Path) -> Mapping[str, object]:
-    """A folder's `config.json`; nothing if there is none that can be read.
-
-    It is only asked for hints, so one that is malformed is no fault.
-    """
-    path = folder / _CONFIG
-    if not path.is_file() or path.stat().st_size > _MAX_CONFIG:
-        return {}
-    try:
-        found = strictjson.loads(path.read_bytes(), str(path))
-    except FormatError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    message = f"{base.subject}: {how}; {wanted(manifest)}"
+    return Finding(kind="quantised", message=message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

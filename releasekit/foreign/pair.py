@@ -14,7 +14,7 @@ from statistics import median
 from typing import Final
 
 from releasekit.checkpoint import Checkpoint
-from releasekit.checkpoint.traits import is_blank, sizes_of_norms
+from releasekit.checkpoint.traits import is_blank, quantisation, sizes_of_norms
 from releasekit.errors import BaseMismatchError, UsageError
 from releasekit.foreign.recipes import AUTO, RECIPES, Recipe
 from releasekit.names import listed, shown
@@ -73,6 +73,9 @@ def pair_up(base: Checkpoint, delta: Checkpoint, recipe: str = AUTO) -> Pair:
 
 
 def _check_names(base: Checkpoint, delta: Checkpoint, skip: frozenset[str]) -> None:
+    how = quantisation(base, (name for name in base.specs if name not in delta.specs))
+    if how is not None:
+        raise BaseMismatchError(f"{base.subject}: {how}")
     lacking = [n for n in base.specs if n not in delta.specs and not is_buffer(n)]
     shared = [n for n in delta.specs if n in base.specs and n not in skip]
     if not shared:

@@ -209,6 +209,14 @@ FAULTS: dict[str, tuple[Tensors, Tensors, type[Exception], str]] = {
         "architecture, or has other names; get the base that the delta's card names, in "
         "Hugging Face's layout",
     ),
+    "quantised": (
+        drop(BASE, HEAD) | {"lm_head.qweight": torch.zeros(4, 32, dtype=torch.int32)},
+        DELTA,
+        BaseMismatchError,
+        '{base}: its weights are quantised with GPTQ or AWQ, as "lm_head.qweight" shows: '
+        "that rounded them, which cannot be undone; get the original weights, of 16 bits "
+        "or more",
+    ),
     "delta as base": (
         DELTA,
         DELTA,
