@@ -139,6 +139,21 @@ def test_metas_config_is_written(containers: dict[str, Path]) -> None:
     assert (containers["safetensors"] / "params.json").is_file()
 
 
+def test_transformers_loads_what_was_converted(
+    containers: dict[str, Path], tmp_path: Path
+) -> None:
+    """From Meta's files: every weight is there, under its name, and none is left over."""
+    transformers = pytest.importorskip("transformers")
+    model, info = transformers.LlamaForCausalLM.from_pretrained(
+        containers["safetensors shards"], output_loading_info=True
+    )
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys"))
+    assert not info["mismatched_keys"]
+    wanted = safetensors.torch.load_file(containers["safetensors"] / "model.safetensors")
+    state = model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in wanted.items())
+
+
 def test_what_metas_parameters_do_not_say_is_said(tmp_path: Path) -> None:
     for scaled in (False, True):
         model = Llama(said=(("use_scaled_rope", scaled),))
