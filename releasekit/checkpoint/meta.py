@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.checkpoint.discover import PARAMS
-from releasekit.checkpoint.params import Params, read_params
+from releasekit.checkpoint.llama.params import Params, read_params
+from releasekit.checkpoint.llama.rotary import rotary
 from releasekit.checkpoint.pytorch import TorchFile
-from releasekit.checkpoint.rotary import rotary
 from releasekit.checkpoint.strided import Joined
 from releasekit.errors import FormatError
 from releasekit.names import shown

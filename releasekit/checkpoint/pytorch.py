@@ -28,14 +28,14 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.checkpoint import pickles
-from releasekit.checkpoint.archive import MAGIC, Archive
 from releasekit.checkpoint.files import OpenFile, check_values, open_weights
 from releasekit.checkpoint.indexed import Files, homes_of
-from releasekit.checkpoint.pickled import Storage, kind_of
-from releasekit.checkpoint.pickles import CutShortError, Loaded
-from releasekit.checkpoint.statedict import Tensor, state_dict
 from releasekit.checkpoint.strided import Joined, View, row_major
+from releasekit.checkpoint.torchfile import pickles
+from releasekit.checkpoint.torchfile.archive import MAGIC, Archive
+from releasekit.checkpoint.torchfile.pickled import Storage, kind_of
+from releasekit.checkpoint.torchfile.pickles import CutShortError, Loaded
+from releasekit.checkpoint.torchfile.statedict import Tensor, state_dict
 from releasekit.errors import FormatError
 from releasekit.names import shown
 from releasekit.tensors import TensorSpec

@@ -22,10 +22,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from releasekit.checkpoint.pickled import kind_of
-from releasekit.checkpoint.pickles import load
 from releasekit.checkpoint.pytorch import PyTorchCheckpoint
-from releasekit.checkpoint.statedict import state_dict
+from releasekit.checkpoint.torchfile.pickled import kind_of
+from releasekit.checkpoint.torchfile.pickles import load
+from releasekit.checkpoint.torchfile.statedict import state_dict
 from releasekit.errors import FormatError, IntegrityError
 from tests.torchfiles import (
     FALSE,

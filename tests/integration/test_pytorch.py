@@ -22,11 +22,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.serialization import skip_data
 
 from releasekit.checkpoint import files, open_checkpoint, strided
-from releasekit.checkpoint.archive import Archive
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.files import open_weights
 from releasekit.checkpoint.pytorch import PyTorchCheckpoint, TorchFile
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
+from releasekit.checkpoint.torchfile.archive import Archive
 from releasekit.errors import FormatError, IntegrityError
 from tests.builders import safetensors_bytes
 from tests.torchfiles import (

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import releasekit.checkpoint
-from releasekit.checkpoint.pickled import NAMES, kind_of
-from releasekit.checkpoint.pickles import CutShortError, load
-from releasekit.checkpoint.statedict import Tensor, state_dict
+from releasekit.checkpoint.torchfile.pickled import NAMES, kind_of
+from releasekit.checkpoint.torchfile.pickles import CutShortError, load
+from releasekit.checkpoint.torchfile.statedict import Tensor, state_dict
 from releasekit.errors import FormatError
 from releasekit.tensors import DType
 from tests.torchfiles import (
@@ -34,7 +34,10 @@ from tests.torchfiles import (
     tuple_of,
 )
 
-READERS = ("archive", "pickled", "pickles", "pytorch", "statedict")
+READERS = (
+    "pytorch",
+    *(f"torchfile/{name}" for name in ("archive", "pickled", "pickles", "statedict")),
+)
 WARNING = (
     "loading this file with pickle could run any code; nothing of it was run; get the "
     "model as safetensors, or from a source you trust"
@@ -755,7 +758,7 @@ def test_calls_of_calls_of_calls() -> None:
 
 
 def test_items_that_many_dicts_share_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("releasekit.checkpoint.pickles._MAX_STEPS", 10_000)
+    monkeypatch.setattr("releasekit.checkpoint.torchfile.pickles._MAX_STEPS", 10_000)
     items = list_of(*(list_of(number(i), NONE) for i in range(900)))
     value = items + b"q\0" + name("collections", "OrderedDict") + b"q\1"
     assert refusal(list_of(value, b"h\1h\0\x85R" * 1000)) == (
@@ -764,7 +767,7 @@ def test_items_that_many_dicts_share_are_counted(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_pickle_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("releasekit.checkpoint.pickles._MAX_STEPS", 1000)
+    monkeypatch.setattr("releasekit.checkpoint.torchfile.pickles._MAX_STEPS", 1000)
     assert refusal(b"N" * 1000) == (
         "pickle: byte 1000: expected an end within 1000 opcodes, found none"
     )

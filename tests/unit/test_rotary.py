@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from releasekit.checkpoint.files import open_weights
-from releasekit.checkpoint.rotary import interleaved, rotary
+from releasekit.checkpoint.llama.rotary import interleaved, rotary
 from releasekit.checkpoint.strided import Joined, View, row_major
 
 HEADS, HEAD, DIM, LENGTH = 3, 8, 24, 5

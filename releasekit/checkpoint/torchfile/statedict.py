@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from releasekit.checkpoint.pickled import (
+from releasekit.checkpoint.torchfile.pickled import (
     PARAMETERS,
     PLAIN,
     STATE_DICT,
@@ -19,7 +19,7 @@ from releasekit.checkpoint.pickled import (
     Storage,
     kind_of,
 )
-from releasekit.checkpoint.pickles import Loaded
+from releasekit.checkpoint.torchfile.pickles import Loaded
 from releasekit.errors import FormatError
 from releasekit.names import shown, tensor_name
 from releasekit.tensors import DType

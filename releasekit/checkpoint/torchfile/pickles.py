@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from releasekit.checkpoint.pickled import (
+from releasekit.checkpoint.torchfile.pickled import (
     CALLED,
     DEVICE,
     NAMES,
