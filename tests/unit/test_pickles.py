@@ -63,7 +63,7 @@ def refusal(value: bytes) -> str:
 
 @pytest.mark.parametrize("module", READERS)
 def test_readers_import_neither_pickle_nor_torch(module: str) -> None:
-    source = Path(releasekit.checkpoint.__file__).with_name(f"{module}.py")
+    source = Path(releasekit.checkpoint.__file__).parent / f"{module}.py"
     names = set()
     for node in ast.walk(ast.parse(source.read_bytes())):
         if isinstance(node, ast.Import):

@@ -1,1 +1,1 @@
-"""What lies in a file that `torch.save` wrote: an archive, a pickle, tensors in storages."""
+"""What lies in a file of `torch.save`: an archive, a pickle, tensors in storages."""
