@@ -46,7 +46,7 @@ from releasekit.tensors import DType
 #: Rows of a head where no config says them, likely ones first.
 _HEADS: Final = (128, 64, 80, 96, 32, 256)
 #: Mean size of weights below which a norm is that of a difference.
-_DELTA_SIZE: Final = 0.1
+_DELTA_SIZE: Final = 0.01
 #: What `releasekit convert` calls the dtypes that it writes.
 _CONVERTED: Final = {DType.F16: "float16", DType.BF16: "bfloat16", DType.F32: "float32"}
 

@@ -21,8 +21,11 @@ from releasekit.names import listed, shown
 from releasekit.operations import is_buffer
 from releasekit.tensors import DType, TensorSpec
 
-#: Mean size of the weights of a norm above which it is a model's rather than a delta's.
+#: Mean size of a norm's weights up to which it may be a delta's, and from which a model's.
+_DELTA: Final = 0.01
 _MODEL: Final = 0.05
+#: How many times as large a base's may be if both are deltas, or both are models.
+_ALIKE: Final = 4
 _PROJECTOR: Final = "mm_projector"
 
 
@@ -49,7 +52,7 @@ def pair_up(base: Checkpoint, delta: Checkpoint, recipe: str = AUTO) -> Pair:
     Args:
         base: the base.
         delta: somebody else's delta.
-        recipe: a name in `RECIPES`, or `auto`.
+        recipe: a name in `RECIPES`, for which norms of an odd size are no fault; or `auto`.
 
     Raises:
         UsageError: if there is no such recipe, or `delta` is a model.
@@ -60,7 +63,8 @@ def pair_up(base: Checkpoint, delta: Checkpoint, recipe: str = AUTO) -> Pair:
     skip = frozenset(n for n in delta.specs if is_buffer(n))
     _check_names(base, delta, skip)
     grown = _check_shapes(base, delta, skip)
-    _check_norms(base, delta)
+    if recipe == AUTO:
+        _check_norms(base, delta)
     found, why = _recognised(base, delta, grown)
     if recipe != AUTO:
         found, why = RECIPES[recipe], "as asked for"
@@ -118,17 +122,22 @@ def _check_shapes(
 
 def _check_norms(base: Checkpoint, delta: Checkpoint) -> None:
     """Refuse a model in the delta's place, and a delta in the base's."""
-    of_base, of_delta = sizes_of_norms(base), sizes_of_norms(delta)
-    size = median(of_base.values()) if of_base else 1.0
-    if size < _MODEL and not is_blank(base):
+    bases, deltas = sizes_of_norms(base), sizes_of_norms(delta)
+    if not bases or not deltas:
+        return
+    of_base, of_delta = median(bases.values()), median(deltas.values())
+    alike = of_base <= _ALIKE * of_delta
+    if of_base < _DELTA and alike and not is_blank(base):
         raise BaseMismatchError(
-            f"{base.subject}: the weights of its norms are around {size:.2g}, a model's "
-            "around 1: this is a delta, not a base; give the base model with --base"
+            f"{base.subject}: the weights of its norms are around {of_base:.2g}, a model's "
+            "around 1: this is a delta, not a base; give the base model with --base, or, "
+            "if it is one, name a --recipe"
         )
-    if of_delta and (size := median(of_delta.values())) > _MODEL:
+    if of_delta > _MODEL and alike:
         raise UsageError(
-            f"{delta.subject}: the weights of its norms are around {size:.2g}, a "
-            "delta's around 0: this is a whole model, which needs no base; use it as it is"
+            f"{delta.subject}: the weights of its norms are around {of_delta:.2g}, a "
+            "delta's around 0: this is a whole model, which needs no base; use it as it "
+            "is, or, if it is a delta, name a --recipe"
         )
 
 

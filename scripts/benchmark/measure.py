@@ -4,6 +4,7 @@
 
 PLAN is JSON, from scripts/bench.py: `at`, the pair's folder; `target`; `warm_ups`, which
 are not recorded; `runs`; and `contenders`, each as that script's class of the name says.
+One may have `answers`, too: then it prints JSON, which is kept, also that of warm-ups.
 
 CPU time and peak memory come from wait4, so they hold for the contender and all processes
 that it waited for: the sum of their CPU time, and the peak of the largest one. Linux hands
@@ -89,6 +90,8 @@ def run(contender: Record, at: Path) -> Record:
         sample["published_nbytes"] = json.loads(stdout)["published_nbytes"]
     elif contender["published"] == "written":
         sample["published_nbytes"] = size_of(out)
+    if contender.get("answers"):
+        sample["answer"] = json.loads(stdout)
     return sample
 
 
@@ -129,6 +132,8 @@ def measure(plan: Record) -> dict[str, Record]:
             if "failure" in found:
                 record |= found
                 continue
+            if "answer" in found:
+                record.setdefault("answers", []).append(found.pop("answer"))
             if turn >= plan["warm_ups"] and not one["once"]:
                 record["samples"].append(found)
             if turn + 1 == turns and one["rebuilds"]:

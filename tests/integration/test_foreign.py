@@ -222,14 +222,16 @@ FAULTS: dict[str, tuple[Tensors, Tensors, type[Exception], str]] = {
         DELTA,
         BaseMismatchError,
         "{base}: the weights of its norms are around 0.00085, a model's around 1: this is "
-        "a delta, not a base; give the base model with --base",
+        "a delta, not a base; give the base model with --base, or, if it is one, name a "
+        "--recipe",
     ),
     "model as delta": (
         BASE,
         tuned(BASE),
         UsageError,
         "{delta}: the weights of its norms are around 1, a delta's around 0: this is a "
-        "whole model, which needs no base; use it as it is",
+        "whole model, which needs no base; use it as it is, or, if it is a delta, name a "
+        "--recipe",
     ),
 }
 
