@@ -16,10 +16,8 @@ from releasekit.delta import preflight as of_releases
 from releasekit.delta.diagnosis import Finding
 from releasekit.delta.preflight import Noting, Preflight
 from releasekit.device.choose import AUTO as AUTO_DEVICE
-from releasekit.foreign.apply import open_sum, resources_for
 from releasekit.foreign.recipes import AUTO
 from releasekit.foreign.recognise import Origin, recognise
-from releasekit.foreign.xor import missing_files, payload_names
 from releasekit.output import check_output, free_nbytes, require_space
 from releasekit.progress import ProgressCallback
 from releasekit.resources import DEFAULT_MAX_MEMORY
@@ -66,6 +64,10 @@ def preflight(
             max_memory=max_memory,
             progress=progress,
         )
+    # Not for releases, which are asked about most often: it costs a tenth of a second.
+    from releasekit.foreign.apply import open_sum, resources_for
+    from releasekit.foreign.payloads import missing_files, payload_names
+
     findings: list[Finding] = []
     memory = write = free = None
     inputs: list[Path] = [path]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from releasekit.errors import IntegrityError, UsageError
+from releasekit.foreign.payloads import is_xor
 from releasekit.foreign.recipes import AUTO, XOR
-from releasekit.foreign.xor import is_xor
 from releasekit.manifest import LOADER_STOP, MANIFEST
 
 _MODEL_TYPE: Final = b'"releasekit_delta"'

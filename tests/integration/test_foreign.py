@@ -22,7 +22,8 @@ from releasekit import (
     plan_foreign,
     verify,
 )
-from releasekit.foreign.xor import apply_xor, is_xor
+from releasekit.foreign.payloads import is_xor
+from releasekit.foreign.xor import apply_xor
 from tests import foreign
 from tests.foreign import Tensors, half, model, save, tuned
 from tests.integration.tools import digests
