@@ -9,7 +9,8 @@
     verify         hold a release, or a rebuilt model, against its digests
     convert        write any checkpoint that can be read as sharded safetensors
     identify       the identity of a checkpoint, and which release knows it
-    apply_foreign  rebuild a model from a delta that another tool made
+    apply_foreign  rebuild a model from a delta that another tool made, to be added
+    apply_xor      likewise from XOR files
     import_delta   make a release of such a delta
     inspect        what a release or a checkpoint holds, from headers alone
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     )
     from releasekit.foreign.importing import ImportResult, import_delta
     from releasekit.foreign.preflight import preflight
+    from releasekit.foreign.xor import apply_xor
     from releasekit.identification import Identification, identify
     from releasekit.inspection import Inspection, inspect
     from releasekit.progress import Progress
@@ -76,6 +78,7 @@ _HOMES = {
     "Verification": "verification",
     "apply_delta": "delta.apply",
     "apply_foreign": "foreign.apply",
+    "apply_xor": "foreign.xor",
     "convert": "conversion",
     "identify": "identification",
     "import_delta": "foreign.importing",
@@ -114,6 +117,7 @@ __all__ = [
     "Verification",
     "apply_delta",
     "apply_foreign",
+    "apply_xor",
     "convert",
     "identify",
     "import_delta",

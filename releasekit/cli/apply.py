@@ -215,7 +215,7 @@ def _additive(
 
 
 def _xor(shell: Shell, paths: _Paths, options: dict[str, Any], *, dry_run: bool) -> None:
-    from releasekit.foreign.xor import apply_xor
+    from releasekit import apply_xor
 
     if dry_run:
         raise click.UsageError(

@@ -23,6 +23,7 @@ import numpy as np
 
 from releasekit import sums
 from releasekit.checkpoint import open_checkpoint
+from releasekit.checkpoint.locate import locate
 from releasekit.digest import sha256
 from releasekit.errors import BaseMismatchError, FormatError, IntegrityError, UsageError
 from releasekit.foreign.apply import ForeignResult
@@ -56,9 +57,9 @@ class _Made:
 
 
 def apply_xor(
-    base: Path,
-    delta: Path,
-    out: Path,
+    base: str | Path,
+    delta: str | Path,
+    out: str | Path,
     *,
     force: bool = False,
     threads: int | None = None,
@@ -67,8 +68,9 @@ def apply_xor(
     """Undo the exclusive or of all files in `delta` with those of `base`.
 
     Args:
-        base: folder of the base's files, the very ones that the publisher had.
-        delta: folder of the payloads.
+        base: folder of the base's files, the very ones that the publisher had; or a model
+            on the Hub.
+        delta: folder of the payloads, likewise.
         out: folder to make; appears complete and checked, or not at all.
         force: replace `out` if it exists.
         threads: files made at once; by default one a processor.
@@ -81,6 +83,7 @@ def apply_xor(
         OSError: if the system fails.
     """
     started = time.monotonic()
+    base, delta, out = locate(base, progress), locate(delta, progress), Path(out)
     for path in (base, delta):
         if not path.is_dir():
             raise UsageError(f"{path}: expected a folder of files")
