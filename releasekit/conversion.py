@@ -24,6 +24,7 @@ from releasekit.digest import sha256_hex
 from releasekit.errors import UsageError
 from releasekit.manifest import SUMS
 from releasekit.model_writer import NEED, ModelWriter
+from releasekit.names import refuse_clashes
 from releasekit.output import OutputFolder, check_output, require_space
 from releasekit.progress import ProgressCallback
 from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, share_out
@@ -55,7 +56,7 @@ class ConvertResult:
         files: SHA-256 of each file by path.
         nbytes: total size.
         tensors: number of tensors.
-        rounded: values that another dtype changed.
+        rounded: values that another dtype changed, in the files that this run wrote.
         overflowed: finite values that it made infinite.
         left_out: weights beside the checkpoint that were not copied.
         notes: what users should know of.
@@ -125,6 +126,9 @@ def convert(
             NEED, files=len(shards), threads=threads, each=WRITING, max_memory=max_memory
         )
         names, left_out = beside(found)
+        own = [CONFIG, SUMS, *(shard.name for shard in shards)]
+        clashing = [name for name in names if name not in (CONFIG, SUMS)]
+        refuse_clashes([*clashing, *own], str(found.root))
         key = _key(checkpoint, found, dtype, shard_nbytes, names)
         with OutputFolder(out, key=key, force=force, inputs=(source,)) as folder:
             sizes = [shard.layout.file_size for shard in shards]

@@ -31,7 +31,8 @@ class Match:
 
     Attributes:
         release: its name.
-        role: "base", "accepted base" or "target".
+        role: "base", "accepted base", "target", or "base, but for inv_freq buffers",
+            which serves as well, since releases ignore these.
         delta: where it is.
     """
 
@@ -92,7 +93,7 @@ def identify(
     path = locate(path, progress)
     manifests: list[tuple[Path, Manifest]] = []
     for delta in deltas:
-        with Release.open(Path(delta)) as release:
+        with Release.open(locate(delta, progress)) as release:
             manifests.append((Path(delta), release.manifest))
     with open_checkpoint(path) as checkpoint, Workers(threads) as workers:
         specs = checkpoint.specs
@@ -100,18 +101,17 @@ def identify(
         digests = dict(hash_tensors(checkpoint, specs, workers, stage))
     identity = digest.identity((specs[name], found) for name, found in digests.items())
     plain = [name for name in digests if not is_buffer(name)]
+    bare = digest.identity((specs[n], digests[n]) for n in plain)
     matches = [
         Match(release=manifest.name, role=role, delta=where)
         for where, manifest in manifests
-        if (role := _role(manifest, identity)) is not None
+        if (role := _role(manifest, identity, bare)) is not None
     ]
     return Identification(
         path=path,
         container=find(path).kind.label,
         identity=identity,
-        without_buffers=digest.identity((specs[n], digests[n]) for n in plain)
-        if len(plain) < len(digests)
-        else None,
+        without_buffers=bare if len(plain) < len(digests) else None,
         tensors=len(specs),
         nbytes=sum(spec.nbytes for spec in specs.values()),
         matches=tuple(matches),
@@ -120,11 +120,15 @@ def identify(
     )
 
 
-def _role(manifest: Manifest, identity: str) -> str | None:
+def _role(manifest: Manifest, identity: str, bare: str) -> str | None:
+    """What a release knows a checkpoint as, by its identity with and without buffers."""
     if identity == manifest.base_identity:
         return "base"
     if identity in manifest.accepted:
         return "accepted base"
     if identity == manifest.target_identity:
         return "target"
+    known = (t for name, t in manifest.base.items() if not is_buffer(name))
+    if bare == digest.identity((tensor.spec, tensor.digest) for tensor in known):
+        return "base, but for inv_freq buffers"
     return None

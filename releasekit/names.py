@@ -94,8 +94,8 @@ def refuse_clashes(names: Iterable[str], where: str) -> None:
     """
     files: dict[str, str] = {}
     for name in names:
-        folded = _folded(name)
-        other = files.get(folded)
+        key = folded(name)
+        other = files.get(key)
         if other == name:
             raise FormatError(f"{where}: path {shown(name)} appears twice")
         if other is not None:
@@ -103,17 +103,17 @@ def refuse_clashes(names: Iterable[str], where: str) -> None:
                 f"{where}: paths {shown(other)} and {shown(name)} are one file "
                 "where case or Unicode form is not kept apart"
             )
-        files[folded] = name
-    for folded, name in files.items():
-        slash = folded.find("/")
+        files[key] = name
+    for key, name in files.items():
+        slash = key.find("/")
         while slash >= 0:
-            folder = files.get(folded[:slash])
+            folder = files.get(key[:slash])
             if folder is not None:
                 raise FormatError(
                     f"{where}: path {shown(folder)} is a file, and also the folder "
                     f"of {shown(name)}"
                 )
-            slash = folded.find("/", slash + 1)
+            slash = key.find("/", slash + 1)
 
 
 def tensor_name(name: str, where: str) -> str:
@@ -179,7 +179,8 @@ def _segment_fault(segment: str) -> str | None:
     return None
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A path as file systems compare it that keep neither case nor Unicode form apart."""
     # Unicode's canonical caseless match: decompose, fold, and compose again.
     if name.isascii():
         return name.lower()

@@ -50,7 +50,7 @@ def lay_out(
     """
     groups: list[list[TensorSpec]] = [[]]
     room = shard_nbytes
-    for spec in sorted(specs, key=_by_number):
+    for spec in sorted(specs, key=lambda spec: (_by_number(spec), spec.name)):
         if groups[-1] and spec.nbytes > room:
             groups.append([])
             room = shard_nbytes

@@ -42,6 +42,9 @@ class Kind(Enum):
 
 SUFFIX: Final = ".safetensors"
 PARAMS: Final = "params.json"
+_RELEASE: Final = "release.json"  # what a delta of ours has, whose shards are no weights
+_FORMAT: Final = b"releasekit-delta/"  # stands at its beginning
+_HEAD: Final = 256
 #: Weights in formats that hold a model a second time, or that cannot be read.
 OTHER_WEIGHTS: Final = frozenset(
     (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".msgpack", ".h5", ".npz", ".onnx")
@@ -95,9 +98,16 @@ def find(path: Path, exclude: Sequence[str] = ()) -> Found:
         FormatError: if its index is malformed, or one of its files is no weight file.
     """
     if path.is_dir():
+        if _is_release(path / _RELEASE):
+            raise UsageError(
+                f"{path}: is a delta release, which holds no model: rebuild the model with "
+                "`releasekit apply-delta`, and name its folder"
+            )
         return _in_folder(path, exclude)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
+    if not path.is_file():
+        raise UsageError(f"{path}: is neither a file nor a folder")
     if _META.fullmatch(path.name) and (path.parent / PARAMS).is_file():
         return _meta(path.parent, str(path))  # a part is of no use alone
     for kind in (Kind.SAFETENSORS, Kind.PYTORCH):
@@ -106,6 +116,14 @@ def find(path: Path, exclude: Sequence[str] = ()) -> Found:
         if path.suffix in kind.suffixes:
             return Found(kind=kind, subject=str(path), root=path.parent, files=(path.name,))
     raise UsageError(f"{path}: {_why_not(path) or f'expected {_FILES}'}")
+
+
+def _is_release(manifest: Path) -> bool:
+    """Whether a file is the manifest of a release; a model may have one of that name."""
+    if not manifest.is_file():
+        return False
+    with manifest.open("rb") as file:
+        return _FORMAT in file.read(_HEAD)
 
 
 def choose(names: Sequence[str]) -> list[str]:
@@ -117,7 +135,7 @@ def choose(names: Sequence[str]) -> list[str]:
     Args:
         names: paths of files, relative to the folder.
     """
-    if "release.json" in names:
+    if _RELEASE in names:
         return list(names)  # a release, which is of use only as a whole
     top = [name for name in names if "/" not in name]
     others = [name for name in top if Path(name).suffix in _DESCRIBES]

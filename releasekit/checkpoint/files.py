@@ -61,7 +61,8 @@ def open_weights(path: Path, kept: ExitStack) -> OpenFile:
     Raises:
         FormatError: if it is recognised as something else.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # Not waiting, as for the other end of a FIFO: such a thing is refused below.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     kept.callback(os.close, fd)
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):

@@ -67,7 +67,10 @@ class View:
         nbytes = extent * self.itemsize
         if extent == dest.size and dest.flags.c_contiguous and _end_to_end(steps):
             self._read(offset, dest.reshape(-1))
-        elif nbytes <= _PAGE or (nbytes <= _WINDOW and extent <= 2 * dest.size):
+        elif nbytes <= _PAGE or (
+            nbytes <= _WINDOW
+            and (extent <= 2 * dest.size or strides[0] * self.itemsize <= _PAGE)
+        ):
             words = np.empty(extent, dest.dtype)
             self._read(offset, words)
             byte_strides = [stride * self.itemsize for stride in strides]

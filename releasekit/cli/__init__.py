@@ -6,6 +6,7 @@ and argument errors are instant.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -47,4 +48,7 @@ def main() -> None:
     # numpy starts threads for linear algebra, which nothing here does, and lets them spin
     # for a tenth of a second each.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the terminal can show
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(cli))

@@ -166,11 +166,12 @@ def _plan_release(shell: Shell, paths: _Paths, work: dict[str, Any]) -> None:
 def _needs(plan: dict[str, Any]) -> list[tuple[str, str]]:
     """What a plan reads, writes and takes."""
     written = f"{len(plan['files'])} files, {render.size(plan['write_nbytes'])}"
+    short = " (too little)" * (plan["free_nbytes"] < plan["write_nbytes"])
     return [
         ("would write", f"{written}, {plan['out']}"),
         ("would read", f"{render.size(plan['base_nbytes'])} of the base"),
         ("", f"{render.size(plan['delta_nbytes'])} of the delta"),
-        ("disk", f"{render.size(plan['free_nbytes'])} free"),
+        ("disk", f"{render.size(plan['free_nbytes'])} free{short}"),
         ("memory", f"at most {render.size(plan['memory_nbytes'])}"),
         ("threads", str(plan["threads"])),
     ]
@@ -239,6 +240,7 @@ def _foreign_result(shell: Shell, result: ForeignResult) -> None:
         "nbytes": result.nbytes,
         "files": result.files,
         "sum": result.sum,
+        "sum_with_buffers": result.sum_with_buffers,
         "kept": list(result.kept),
         "notes": list(result.notes),
         "seconds": result.seconds,
@@ -251,7 +253,10 @@ def _foreign_result(shell: Shell, result: ForeignResult) -> None:
     ]
     if result.identity is not None:
         pairs.append(("identity", result.identity))
-        pairs.append(("sum", f"{result.sum:.4f}, of all weights"))
+        buffers = ""
+        if result.sum_with_buffers != result.sum:
+            buffers = f"; {result.sum_with_buffers:.4f} with inv_freq buffers"
+        pairs.append(("sum", f"{result.sum:.4f}, of all weights{buffers}"))
     if result.kept:
         pairs.append(("kept", f"{len(result.kept)} files of an earlier run"))
     pairs += [("note", note) for note in result.notes]

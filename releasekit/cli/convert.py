@@ -93,6 +93,8 @@ def command(
         rounded = f"{made.rounded:,} values to the nearest {dtype}, ties to even"
         if made.overflowed:
             rounded += f"; {made.overflowed:,} were too large, and are infinite now"
+        if made.kept:
+            rounded += f"; not counted in {len(made.kept)} kept files"
         pairs.append(("rounded", rounded))
     pairs += [("note", note) for note in made.notes]
     if made.left_out:

@@ -35,22 +35,32 @@ def plain_dtype(dtype: DType) -> DType:
     return _PLAIN if castable(dtype, _PLAIN) else dtype
 
 
-def minus(target: _Bytes, base: _Bytes, dtype: DType, out: _Bytes) -> None:
-    """Put the difference of two pieces of tensors of `dtype` into `out`.
+def minus(
+    target: _Bytes,
+    base: _Bytes,
+    dtype: DType,
+    out: _Bytes,
+    base_dtype: DType | None = None,
+) -> None:
+    """Put the difference of two pieces of tensors into `out`.
 
     Args:
-        target: as many bytes as `base`.
-        base: what is taken from it.
-        dtype: of both.
+        target: a piece of a tensor of `dtype`.
+        base: what is taken from it: as many elements, or fewer; others count as 0.
+        dtype: of the target.
         out: as many elements, of `plain_dtype(dtype)`.
+        base_dtype: of the base, if it is another.
     """
-    a, b = as_words(target, dtype.word), as_words(base, dtype.word)
+    source = base_dtype or dtype
+    a, b = as_words(target, dtype.word), as_words(base, source.word)
     plain = plain_dtype(dtype)
     result = as_words(out, plain.word)
     if castable(dtype, plain):
         for at in range(0, a.size, _BLOCK):
             part = slice(at, at + _BLOCK)
-            x, y = (_as(words[part], dtype, plain) for words in (a, b))
+            x, known = _as(a[part], dtype, plain), _as(b[part], source, plain)
+            y = np.zeros_like(x)
+            y[: known.size] = known
             subtract(x, y, plain, result[part])
     elif dtype is DType.BOOL:
         np.bitwise_xor(a, b, out=result)

@@ -48,6 +48,7 @@ _C_TYPES: Final[dict[str, Any]] = {
 #: What compiled code may call: the processor's own operations and libc's plain loops.
 _ALLOWED: Final = ("llvm.", "memcpy", "memset", "memmove", "log2")
 _DIGEST_NBYTES: Final = 32
+_ENGINE: Final = threading.Lock()
 
 
 class Kernel:
@@ -229,8 +230,14 @@ class _Engine:
             return int(self._engine.get_function_address(name))
 
 
-@cache
 def _engine() -> _Engine:
+    """The one engine: a second would take its code with it when it goes."""
+    with _ENGINE:
+        return _only_engine()
+
+
+@cache
+def _only_engine() -> _Engine:
     return _Engine()
 
 

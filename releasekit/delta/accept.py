@@ -12,14 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from releasekit import digest
-from releasekit.checkpoint import open_checkpoint
+from releasekit.checkpoint import Checkpoint, open_checkpoint
 from releasekit.checkpoint.hashing import hash_tensors
 from releasekit.checkpoint.locate import locate
+from releasekit.delta.plan import choose_op
 from releasekit.errors import BaseMismatchError
 from releasekit.manifest import Manifest
 from releasekit.names import shown
+from releasekit.operations import Op
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
+from releasekit.tensors import TensorSpec
 
 
 def accept_bases(
@@ -41,6 +44,30 @@ def accept_bases(
     return replace(manifest, accepted=tuple(sorted(accepted)))
 
 
+def check_accepted(
+    base: Checkpoint, target: Checkpoint, bases: Sequence[str | Path]
+) -> None:
+    """Refuse, before any work, another base whose headers show that it does not serve.
+
+    Raises:
+        BaseMismatchError: with the first tensor that it lacks, or has otherwise.
+    """
+    for path in map(locate, bases):
+        with open_checkpoint(path) as checkpoint:
+            for name, spec in target.specs.items():
+                source = base.specs.get(name)
+                if choose_op(source, spec) is not Op.NEW and source is not None:
+                    _check_spec(path, source, checkpoint.specs.get(name))
+
+
+def _check_spec(path: Path, expected: TensorSpec, found: TensorSpec | None) -> None:
+    if found != expected:
+        raise BaseMismatchError(
+            f"{path}: does not serve as the base: tensor {shown(expected.name)}: expected "
+            f"{expected.describe()}, found {found.describe() if found else 'none'}"
+        )
+
+
 def _identity(
     manifest: Manifest,
     path: Path,
@@ -50,12 +77,7 @@ def _identity(
     with open_checkpoint(path) as checkpoint, Workers(threads) as workers:
         specs, needed = checkpoint.specs, manifest.predictors
         for name, spec in needed.items():
-            if specs.get(name) != spec:
-                found = specs[name].describe() if name in specs else "none"
-                raise BaseMismatchError(
-                    f"{path}: does not serve as the base: tensor {shown(name)}: expected "
-                    f"{spec.describe()}, found {found}"
-                )
+            _check_spec(path, spec, specs.get(name))
         total = sum(spec.nbytes for spec in specs.values())
         stage = Stage(progress, "check accepted", total)
         digests = {}

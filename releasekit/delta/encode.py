@@ -181,7 +181,12 @@ class Encoder:
             raw, space = buffer[3 * chunk :][:nbytes], buffer[4 * chunk :]
             base = job.predictor.read(index, raw, buffer[(3 + CHUNKS) * chunk :])
             predicted[:] = raw
-            difference = self._plain.predict(job.spec, start, target, predicted, space)
+            source = job.predictor.source
+            other = source is not None and source.dtype is not job.spec.dtype
+            difference = self._plain.predict(
+                *(job.spec, start, target, predicted, space),
+                raw=(base, source.dtype) if source and other else None,
+            )
         made = _Chunk(frame=b"", target=target, base=base, difference=difference)
         if not job.coded:
             return made

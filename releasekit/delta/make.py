@@ -19,9 +19,10 @@ from releasekit.checkpoint import Checkpoint, LaidOut, open_checkpoint
 from releasekit.checkpoint.locate import locate
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.codec import Ulp
-from releasekit.delta.accept import accept_bases
+from releasekit.delta.accept import accept_bases, check_accepted
 from releasekit.delta.encode import StaleJournalError, need
 from releasekit.delta.maker import Maker, write_small_files
+from releasekit.delta.plain import refuse_names
 from releasekit.delta.source import list_target
 from releasekit.device.choose import AUTO, engines, explain
 from releasekit.errors import UsageError
@@ -180,6 +181,9 @@ def make_release(
         raise UsageError(f"shard size: expected at least 1 byte, found {shard_nbytes}")
     if not target.specs:
         raise UsageError(f"{target.subject}: holds no tensors; there is nothing to release")
+    if codec.plain:
+        refuse_names(target.files, target.subject)
+    check_accepted(base, target, accept)
     engine = engines(device)[0]
     maker = Maker(
         base=base,
@@ -198,7 +202,7 @@ def make_release(
         progress=progress,
     )
     with OutputFolder(out, key=maker.key(), force=force, inputs=inputs) as folder:
-        require_space(folder.partial, [maker.space_nbytes(folder)])
+        require_space(folder.partial, maker.space(folder), folder.used_nbytes())
         try:
             manifest, encoder = maker.encode(folder)
         except StaleJournalError:
@@ -206,7 +210,7 @@ def make_release(
             manifest, encoder = maker.encode(folder)
         manifest = accept_bases(manifest, accept, threads, progress)
         published = write_small_files(folder, manifest)
-        maker.read_back(folder, encoder.payloads)
+        maker.read_back(folder, manifest, encoder.payloads)
         folder.commit()
     operations = {name: made.op.value for name, made in manifest.operations.items()}
     return MakeResult(

@@ -14,12 +14,14 @@ from releasekit.checkpoint import Checkpoint, LaidOut
 from releasekit.codec import Ulp
 from releasekit.delta.encode import Encoder, hash_base
 from releasekit.delta.journal import Journal
+from releasekit.delta.plain import plain_layout
 from releasekit.delta.plan import find_aliases
 from releasekit.delta.release import Release
 from releasekit.delta.shards import ShardWriter
 from releasekit.device.choose import Engine
 from releasekit.digest import sha256_hex
 from releasekit.errors import IntegrityError
+from releasekit.hashing import hash_files
 from releasekit.manifest import (
     LOADER_STOP,
     MANIFEST,
@@ -29,7 +31,7 @@ from releasekit.manifest import (
     FileEntry,
     Manifest,
 )
-from releasekit.names import shown
+from releasekit.names import folded, shown
 from releasekit.output import OutputFolder
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
@@ -75,14 +77,19 @@ class Maker:
         ]
         return f"make {sha256_hex(json.dumps(shaping).encode())}"
 
-    def space_nbytes(self, folder: OutputFolder) -> int:
-        """Disk space to begin with: an eighth of the target, if nothing is there yet.
+    def space(self, folder: OutputFolder) -> list[int]:
+        """Sizes to find room for: an eighth of the target, and all plain differences.
 
         How far a delta shrinks is known only once it is made; less than this is rare.
         """
-        if folder.reused:
-            return 0
-        return sum(file.layout.file_size for file in self.target.files) // 8
+        sizes = [0 if folder.reused else self._target_nbytes // 8]
+        if self.codec.plain:
+            sizes += [plain_layout(file).file_size for file in self.target.files]
+        return sizes
+
+    @property
+    def _target_nbytes(self) -> int:
+        return sum(file.layout.file_size for file in self.target.files)
 
     def encode(self, folder: OutputFolder) -> tuple[Manifest, Encoder]:
         """Write shards and verbatim files."""
@@ -126,22 +133,35 @@ class Maker:
         )
         return manifest, encoder
 
-    def read_back(self, folder: OutputFolder, payloads: Mapping[str, str]) -> None:
-        """Open the release as a user would; its payloads must be those that were proved.
+    def read_back(
+        self, folder: OutputFolder, manifest: Manifest, payloads: Mapping[str, str]
+    ) -> None:
+        """Open the release as a user would; it must hold what was proved.
 
         Raises:
             IntegrityError: if the disk gave back something else.
         """
+        plain = {entry.path: entry.sha256 for entry in manifest.plain}
+        sizes = sum(entry.size for entry in manifest.plain)
         with (
             Release.open(folder.path("")) as release,
             Workers(self.resources.threads) as workers,
         ):
             for name, found in release.hash_payloads(payloads, workers, self.progress):
                 if found != payloads[name]:
-                    raise IntegrityError(
-                        f"{folder.partial}: payload {shown(name)}: reads back as something "
-                        "else than was written: the disk fails; choose an --out on another"
-                    )
+                    raise _not_read_back(folder, f"payload {shown(name)}")
+            if plain:
+                stage = Stage(self.progress, "read back differences", sizes)
+                for name, found in hash_files(folder.path(""), plain, workers, stage):
+                    if found != plain[name]:
+                        raise _not_read_back(folder, shown(name))
+
+
+def _not_read_back(folder: OutputFolder, what: str) -> IntegrityError:
+    return IntegrityError(
+        f"{folder.partial}: {what}: reads back as something else than was written: the "
+        "disk fails; choose an --out on another"
+    )
 
 
 def _made_with() -> str:
@@ -183,10 +203,12 @@ def _stand_in(folder: OutputFolder, manifest: Manifest) -> dict[str, str]:
     Returns:
         The SHA-256 of each file by its path.
     """
-    taken = {MANIFEST, SUMS, REBUILT_SUMS, *manifest.stored}
+    own = {MANIFEST, SUMS, REBUILT_SUMS, TARGET_FOLDER, *manifest.stored}
+    taken = {folded(name) for name in own}
     placed = {}
     for entry in manifest.files:
-        if entry.path not in taken and not entry.path.startswith(f"{TARGET_FOLDER}/"):
+        first = entry.path.partition("/")[0]
+        if not {folded(entry.path), folded(first)} & taken:
             source = folder.path(f"{TARGET_FOLDER}/{entry.path}")
             placed[entry.path] = folder.copy(source, entry.path)[1]
     return placed

@@ -211,8 +211,8 @@ def _read_manifest(folder: Path) -> tuple[Manifest, str]:
     path = folder / MANIFEST
     if not path.is_file():
         raise UsageError(
-            f"{folder}: is not a release: it has no {MANIFEST}; another tool's delta is for "
-            "`releasekit apply-delta`, or apply_foreign"
+            f"{folder}: is not a release: it has no {MANIFEST}; another tool's delta is "
+            "for `releasekit apply-delta`, or apply_foreign"
         )
     if path.stat().st_size > manifests.MAX_MANIFEST:
         raise FormatError(

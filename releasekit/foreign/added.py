@@ -55,7 +55,8 @@ class Added(Derived):
         if recipe.rows is Rows.MEAN:
             for name, spec in self.specs.items():
                 source = base.specs.get(name)
-                if source is not None and source.numel < spec.numel:
+                floats = castable(spec.dtype, DType.F32)
+                if source is not None and floats and source.numel < spec.numel:
                     self._means[name] = mean_row(base, source, self._sum_dtype(spec.dtype))
 
     def _dtype(self, dtype: DType) -> DType:
@@ -69,6 +70,9 @@ class Added(Derived):
     def read(self, name: str, start: int, out: _Bytes) -> None:
         """Fill `out` with the tensor's bytes from byte `start` on; see `Checkpoint`."""
         spec = self.specs[name]
+        if not castable(spec.dtype, DType.F32):
+            self._read_integers(spec, start, out)
+            return
         dtype = self._sum_dtype(spec.dtype)
         first, count = (n * 8 // spec.dtype.bits for n in (start, out.size))
         total = out if dtype is spec.dtype else np.empty(count * dtype.bits // 8, np.uint8)
@@ -81,6 +85,16 @@ class Added(Derived):
         if total is not out:
             words = as_words(total, dtype.word)
             cast(words, dtype, spec.dtype, as_words(out, spec.dtype.word))
+
+    def _read_integers(self, spec: TensorSpec, start: int, out: _Bytes) -> None:
+        """What is no float: added modulo its width, and otherwise as it is."""
+        self._source.read(spec.name, start, out)
+        source = self._base.specs.get(spec.name)
+        if source is not None:
+            base = np.zeros_like(out)
+            self._base.read(spec.name, start, base[: max(source.nbytes - start, 0)])
+            words = as_words(out, spec.dtype.word)
+            words += as_words(base, spec.dtype.word)
 
     def _read_base(
         self, name: str, first: int, count: int, dtype: DType, out: _Bytes

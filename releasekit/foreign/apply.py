@@ -25,11 +25,11 @@ from releasekit.conversion import (
     source_state,
 )
 from releasekit.digest import sha256_hex
-from releasekit.errors import IntegrityError
+from releasekit.errors import IntegrityError, UsageError
 from releasekit.foreign.added import Added
 from releasekit.foreign.pair import Pair, pair_up
 from releasekit.foreign.recipes import AUTO, Recipe
-from releasekit.foreign.sums import TOLERANCE, SumOfWeights
+from releasekit.foreign.sums import TOLERANCE, SumOfWeights, sums_of_buffers
 from releasekit.model_writer import NEED, ModelWriter
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
 from releasekit.progress import ProgressCallback
@@ -81,7 +81,8 @@ class ForeignResult:
         identity: identity of the rebuilt checkpoint; None if bytes were combined.
         files: SHA-256 of each file by path.
         nbytes: total size.
-        sum: sum of all weights, as stanford_alpaca's script takes it.
+        sum: sum of all weights, as stanford_alpaca's script takes it, but for buffers.
+        sum_with_buffers: the same with the `inv_freq` buffers that the delta has.
         notes: what users should know of.
         kept: files that an earlier, interrupted run had finished.
         seconds: time it took.
@@ -95,6 +96,7 @@ class ForeignResult:
     files: dict[str, str]
     nbytes: int
     sum: float | None
+    sum_with_buffers: float | None
     notes: tuple[str, ...]
     kept: tuple[str, ...]
     seconds: float
@@ -134,6 +136,8 @@ def open_sum(
     shard_nbytes: int = DEFAULT_SHARD_NBYTES,
 ) -> Iterator[Sum]:
     """Open a base and an additive delta as one model; raises as `apply_foreign` does."""
+    if shard_nbytes < 1:
+        raise UsageError(f"shard size: expected at least 1 byte, found {shard_nbytes}")
     changed: DType | None = float_dtype(dtype)
     found, found_base = find(delta), find(base)
     with open_checkpoint(base) as of_base, open_checkpoint(delta) as of_delta:
@@ -262,12 +266,17 @@ def apply_foreign(
             writer = ModelWriter(folder, total.model, total.shards, weights)
             writer.write(resources, progress)
             found = weights.total(total.model.specs)
-            if expect_sum is not None and not abs(found - expect_sum) <= TOLERANCE:
+            buffers = sums_of_buffers(*total.inputs, total.pair.skip)
+            with_buffers = weights.total(total.inputs[1].specs, buffers)
+            if expect_sum is not None and not any(
+                abs(known - expect_sum) <= TOLERANCE for known in (found, with_buffers)
+            ):
                 folder.discard()
+                more = f" ({with_buffers} with buffers)" if buffers else ""
                 raise IntegrityError(
-                    f"{out}: expected weights whose sum is {expect_sum}, found {found}: "
-                    "the base is not the one that the delta was made from, or a file is "
-                    "damaged; nothing was kept"
+                    f"{out}: expected weights whose sum is {expect_sum}, found "
+                    f"{found}{more}: the base is not the one that the delta was made from, "
+                    "or a file is damaged; nothing was kept"
                 )
             others = beside_as_written(total.found.root, total.others, total.recipe.dtype)
             writer.others(others)
@@ -282,6 +291,7 @@ def apply_foreign(
         files=written.files,
         nbytes=written.nbytes,
         sum=found,
+        sum_with_buffers=with_buffers,
         notes=total.pair.notes,
         kept=tuple(written.kept),
         seconds=time.monotonic() - started,

@@ -19,8 +19,10 @@ from releasekit.conversion import beside_as_written, dtype_name
 from releasekit.delta.make import DEFAULT_SHARD_NBYTES as DEFAULT_PAYLOADS
 from releasekit.delta.make import MakeResult, make_release
 from releasekit.device.choose import AUTO as AUTO_DEVICE
+from releasekit.errors import UsageError
 from releasekit.foreign.apply import open_sum
 from releasekit.foreign.recipes import AUTO
+from releasekit.foreign.recognise import Origin, recognise
 from releasekit.progress import ProgressCallback
 from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.sharding import DEFAULT_SHARD_NBYTES, index_of
@@ -71,7 +73,14 @@ def import_delta(
     with the files beside the delta as `make_delta` does, with all other arguments. The
     release's name is by default the delta folder's. Raises as both of them do.
     """
+    given = str(delta)
     base, delta = locate(base, progress), locate(delta, progress)
+    if (origin := recognise(delta, recipe)) is not Origin.ADDITIVE:
+        what = "XOR files" if origin is Origin.XOR else "a release of releasekit already"
+        raise UsageError(
+            f"{delta}: is {what}, and not imported: rebuild the model with apply-delta, "
+            "and release it with make-delta if need be"
+        )
     with open_sum(
         base,
         delta,
@@ -87,7 +96,7 @@ def import_delta(
                 Sharded(total.model, total.shards),
                 others | index_of(total.shards),
                 Path(out),
-                name=name or delta.resolve().name.partition(".")[0],
+                name=name or _name_of(given),
                 inputs=(base, delta),
                 accept=accept,
                 shard_nbytes=shard_nbytes,
@@ -105,3 +114,11 @@ def import_delta(
             dtype=dtype_name(total.recipe.dtype),
             notes=total.pair.notes,
         )
+
+
+def _name_of(delta: str) -> str:
+    """What a delta is called: a folder's name, or that of a model on the Hub."""
+    path = Path(delta)
+    if path.exists():
+        return path.resolve().name
+    return delta.partition("@")[0].rpartition("/")[2]

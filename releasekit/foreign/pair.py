@@ -15,6 +15,7 @@ from typing import Final
 
 from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.traits import is_blank, quantisation, sizes_of_norms
+from releasekit.codec.formats import castable
 from releasekit.errors import BaseMismatchError, UsageError
 from releasekit.foreign.recipes import AUTO, RECIPES, Recipe
 from releasekit.names import listed, shown
@@ -26,6 +27,9 @@ _DELTA: Final = 0.01
 _MODEL: Final = 0.05
 #: How many times as large a base's may be if both are deltas, or both are models.
 _ALIKE: Final = 4
+_INTEGERS: Final = frozenset(
+    (DType.U8, DType.I8, DType.I16, DType.U16, DType.I32, DType.U32, DType.I64, DType.U64)
+)
 _PROJECTOR: Final = "mm_projector"
 
 
@@ -60,6 +64,8 @@ def pair_up(base: Checkpoint, delta: Checkpoint, recipe: str = AUTO) -> Pair:
     """
     if recipe != AUTO and recipe not in RECIPES:
         raise UsageError(f"recipe {recipe}: expected {AUTO}, xor, {', '.join(RECIPES)}")
+    if not delta.specs:
+        raise UsageError(f"{delta.subject}: holds no tensors; there is nothing to add")
     skip = frozenset(n for n in delta.specs if is_buffer(n))
     _check_names(base, delta, skip)
     grown = _check_shapes(base, delta, skip)
@@ -88,6 +94,17 @@ def _check_names(base: Checkpoint, delta: Checkpoint, skip: frozenset[str]) -> N
             f"{shown(next(iter(delta.specs)))}: it is another architecture, or has other "
             "names; get the base that the delta's card names, in Hugging Face's layout"
         )
+    strange = [
+        name
+        for name in delta.specs
+        if name not in base.specs and name not in skip and _is_of_a_layer(name)
+    ]
+    if strange:
+        raise BaseMismatchError(
+            f"{base.subject}: {len(strange)} of the delta's {len(delta.specs)} tensors are "
+            f"missing: {listed(strange)}: the base is incomplete, such as one shard of "
+            "several, or it is another model"
+        )
     if lacking:
         raise BaseMismatchError(
             f"{base.subject}: {len(lacking)} of its {len(base.specs)} tensors are not in "
@@ -103,9 +120,17 @@ def _check_shapes(
     grown = []
     for name, spec in delta.specs.items():
         source = base.specs.get(name)
-        if source is None or name in skip or source.shape == spec.shape:
+        if source is None or name in skip:
             continue
-        if len(spec.shape) < 1 or source.shape[1:] != spec.shape[1:]:
+        if not _have_sum(source.dtype, spec.dtype):
+            raise BaseMismatchError(
+                f"{base.subject}: tensor {shown(name)}: {source.dtype.label} and the "
+                f"delta's {spec.dtype.label} cannot be added: this is not its base"
+            )
+        if source.shape == spec.shape:
+            continue
+        rows_alone = spec.shape[1:] == source.shape[1:] and source.shape and source.numel
+        if not rows_alone or _is_of_a_layer(name):
             raise BaseMismatchError(
                 f"{base.subject}: tensor {shown(name)}: expected {list(spec.shape)} as in "
                 f"the delta, found {list(source.shape)}: this is a base of another size"
@@ -118,6 +143,18 @@ def _check_shapes(
             )
         grown.append(spec)
     return grown
+
+
+def _is_of_a_layer(name: str) -> bool:
+    """Whether a tensor is one layer's, which no base lacks, and no token makes larger."""
+    return _PROJECTOR not in name and any(part.isdecimal() for part in name.split("."))
+
+
+def _have_sum(base: DType, delta: DType) -> bool:
+    """Whether the scripts can add tensors of these dtypes, and keep what they are."""
+    if castable(base, DType.F32) or castable(delta, DType.F32):
+        return castable(base, DType.F32) and castable(delta, DType.F32)
+    return base is delta and base in _INTEGERS
 
 
 def _check_norms(base: Checkpoint, delta: Checkpoint) -> None:
@@ -171,6 +208,13 @@ def _notes(
         yield (
             f"{spec.name}: the base has {have} rows, the delta {spec.shape[0]}: those that "
             f"the base lacks count {recipe.rows.value}, as in {recipe.name}'s script"
+        )
+    floats = {s.dtype for s in base.specs.values() if castable(s.dtype, DType.F32)}
+    if floats == {DType.BF16} and recipe.dtype is not DType.BF16:
+        yield (
+            "the base is bfloat16, and the publisher's script adds in "
+            f"{recipe.dtype.label}: if this copy was rounded from float16, the result is "
+            "not the publisher's"
         )
     if is_blank(base):
         yield (

@@ -91,6 +91,9 @@ def payload_names(delta: Path) -> list[str]:
     """Paths of the payloads in a folder; FormatError if one is not safe to write."""
     names = [safe_path(name, str(delta)) for name in walk(delta)[0]]
     names = [name for name in names if not name.endswith(_NOT_FILES)]
+    for name in names:
+        if not (delta / name).is_file():
+            raise FormatError(f"{delta / name}: is not a regular file")
     refuse_clashes([*names, SUMS, MD5_SUMS], str(delta))
     return names
 

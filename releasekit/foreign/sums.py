@@ -3,13 +3,16 @@
 `sum(tensor.sum() for tensor in model.state_dict().values())`, in float32. How torch rounds
 inside a tensor depends on the machine, so each tensor is added up in float64 here, which is
 nearer to the truth than any of them; from tensor to tensor the script's rounding is done.
+
+The script added up buffers as well, which transformers stored at the time: `inv_freq`, of
+which the result has none. So there is a second sum, with them.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +21,11 @@ from releasekit.checkpoint import Checkpoint
 from releasekit.codec.cast import cast
 from releasekit.codec.formats import castable
 from releasekit.codec.kernels import as_words
-from releasekit.tensors import DType
+from releasekit.tensors import DType, TensorSpec
 
 #: How far the script lets the sum be from what is expected.
 TOLERANCE = 1e-2
-#: What it expects of tatsu-lab's Alpaca 7B; other models that it made have other sums.
-ALPACA_7B = 50637.1836
+_THETA = 10000.0
 
 
 class SumOfWeights:
@@ -44,12 +46,48 @@ class SumOfWeights:
         with self._lock:
             self._sums[name] += total
 
-    def total(self, names: Iterable[str]) -> float:
-        """The sum over the named tensors, in their order."""
+    def total(
+        self, names: Iterable[str], buffers: Mapping[str, float] | None = None
+    ) -> float:
+        """The sum over the named tensors, in their order.
+
+        Args:
+            names: tensors, and perhaps buffers.
+            buffers: the sums of the buffers among them.
+        """
+        sums = self._sums | dict(buffers or {})
         total = np.float32(0)
         for name in names:
-            total += np.float32(self._sums.get(name, 0.0))
+            total += np.float32(sums.get(name, 0.0))
         return float(total)
+
+
+def sums_of_buffers(
+    base: Checkpoint, delta: Checkpoint, names: Iterable[str]
+) -> dict[str, float]:
+    """The sums that `inv_freq` buffers of base and delta have, added up.
+
+    A base without them is one whose library computes them: for LLaMA of the time from
+    10000 (J. Su et al., RoFormer, 2021, section 3.2.2).
+    """
+    found = {}
+    for name in names:
+        spec = delta.specs[name]
+        total = _sum_of(delta, spec)
+        if name in base.specs:
+            total += _sum_of(base, base.specs[name])
+        else:
+            total += sum(_THETA ** (-i / spec.numel) for i in range(spec.numel))
+        found[name] = total
+    return found
+
+
+def _sum_of(checkpoint: Checkpoint, spec: TensorSpec) -> float:
+    raw = np.empty(spec.nbytes, np.uint8)
+    checkpoint.read(spec.name, 0, raw)
+    adder = SumOfWeights(checkpoint)
+    adder(spec.name, raw)
+    return adder.total([spec.name])
 
 
 def _widened(data: NDArray[np.uint8], dtype: DType) -> NDArray[np.float32]:

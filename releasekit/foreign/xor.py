@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from io import BufferedIOBase, RawIOBase
 from pathlib import Path
+from typing import Final
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
@@ -25,7 +26,13 @@ from releasekit import sums
 from releasekit.checkpoint import open_checkpoint
 from releasekit.checkpoint.locate import locate
 from releasekit.digest import sha256
-from releasekit.errors import BaseMismatchError, FormatError, IntegrityError, UsageError
+from releasekit.errors import (
+    BaseMismatchError,
+    FormatError,
+    IntegrityError,
+    ReleaseKitError,
+    UsageError,
+)
 from releasekit.foreign.apply import ForeignResult
 from releasekit.foreign.payloads import (
     GROWTH,
@@ -43,6 +50,8 @@ from releasekit.output import OutputFolder, require_space
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
 from releasekit.writing import sync, write
+
+_MAX_JSON: Final = 1 << 27  # bytes; tokenizers take a tenth of that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +110,8 @@ def apply_xor(
                 )
                 with closing(jobs):
                     made = [file for _, file in jobs]
-        except BaseMismatchError:
-            folder.discard()
+        except ReleaseKitError:
+            folder.discard()  # nothing of it is kept for another run
             raise
         files = {file.name: file.sha256 for file in made}
         folder.write(SUMS, sums.format_sums(files))
@@ -119,6 +128,7 @@ def apply_xor(
         files=dict(sorted(files.items())),
         nbytes=sum(file.size for file in made),
         sum=None,
+        sum_with_buffers=None,
         notes=(*notes, f"{MD5_SUMS} is for comparison with what the publisher lists"),
         kept=(),
         seconds=time.monotonic() - started,
@@ -135,6 +145,8 @@ def _file(
 ) -> _Made:
     """Make one file, and check it."""
     payload, known, note = delta / name, base / name, None
+    if _is_model(name) and known.is_file():
+        _check_base(known)
     if not known.is_file():
         refuse_missing(base, payload)
         note = f"{name}: the base has no such file; taken as it is"
@@ -165,21 +177,44 @@ def _file(
     )
 
 
+def _is_model(name: str) -> bool:
+    """Whether a file holds a model's weights, by its name; others may hold anything."""
+    last = name.rpartition("/")[2]
+    return last.endswith(WEIGHTS) and last.startswith(("model", "pytorch_model"))
+
+
+def _check_base(known: Path) -> None:
+    """Refuse a file of weights that is not whole: its end would count as zeros."""
+    try:
+        open_checkpoint(known).close()
+    except (FormatError, IntegrityError) as error:
+        raise BaseMismatchError(
+            f"{error}; the delta wants the very files that the publisher converted, see "
+            "its card; nothing was kept"
+        ) from error
+
+
 def _check(path: Path, base: Path, name: str) -> None:
     """Refuse what cannot be the publisher's file; BaseMismatchError."""
     try:
-        if name.endswith(WEIGHTS):
+        if _is_model(name):
             open_checkpoint(path).close()
             if is_zipfile(path):
                 _check_sums(path)
         elif name.endswith(".json"):
-            json.loads(path.read_bytes())
+            _check_json(path)
     except (FormatError, IntegrityError, BadZipFile, ValueError, RecursionError) as error:
         raise BaseMismatchError(
             f"{base}: file {shown(name)} is not the one that the delta was made with: what "
             f"they combine to is no such file ({error}); the delta wants the very files "
             "that the publisher converted, see its card; nothing was kept"
         ) from error
+
+
+def _check_json(path: Path) -> None:
+    if path.stat().st_size > _MAX_JSON:
+        raise FormatError(f"expected JSON of at most {_MAX_JSON} bytes")
+    json.loads(path.read_bytes())
 
 
 def _check_sums(path: Path) -> None:
