@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from releasekit.checkpoint import StoredCheckpoint, open_checkpoint
+from releasekit.checkpoint import StoredCheckpoint, open_found
 from releasekit.checkpoint.beside import beside
 from releasekit.checkpoint.derived import Cast
 from releasekit.checkpoint.discover import Found, find
@@ -23,11 +23,11 @@ from releasekit.checkpoint.meta import MetaCheckpoint, hf_config
 from releasekit.digest import sha256_hex
 from releasekit.errors import UsageError
 from releasekit.manifest import SUMS
-from releasekit.model_writer import NEED, ModelWriter
+from releasekit.model_writer import ModelWriter, resources_for
 from releasekit.names import refuse_clashes
 from releasekit.output import OutputFolder, check_output, require_space
 from releasekit.progress import ProgressCallback
-from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, share_out
+from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.sharding import DEFAULT_SHARD_NBYTES, lay_out
 from releasekit.tensors import DType
 
@@ -116,15 +116,13 @@ def convert(
         raise UsageError(f"shard size: expected at least 1 byte, found {shard_nbytes}")
     check_output(out, force=force, inputs=(source,))
     found = find(source)
-    with open_checkpoint(source) as checkpoint:
+    with open_found(found) as checkpoint:
         model = Cast(checkpoint, changed) if changed else None
         specs = (model or checkpoint).specs
         if not specs:
             raise UsageError(f"{source}: holds no tensors; there is nothing to convert")
         shards = lay_out(specs.values(), shard_nbytes)
-        resources = share_out(
-            NEED, files=len(shards), threads=threads, each=WRITING, max_memory=max_memory
-        )
+        resources = resources_for(shards, threads, max_memory)
         names, left_out = beside(found)
         own = [CONFIG, SUMS, *(shard.name for shard in shards)]
         clashing = [name for name in names if name not in (CONFIG, SUMS)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from releasekit import digest
-from releasekit.checkpoint import open_checkpoint
+from releasekit.checkpoint import open_found
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.hashing import hash_tensors
 from releasekit.checkpoint.locate import locate
@@ -95,7 +95,8 @@ def identify(
     for delta in deltas:
         with Release.open(locate(delta, progress)) as release:
             manifests.append((Path(delta), release.manifest))
-    with open_checkpoint(path) as checkpoint, Workers(threads) as workers:
+    source = find(path)
+    with open_found(source) as checkpoint, Workers(threads) as workers:
         specs = checkpoint.specs
         stage = Stage(progress, "identify", sum(spec.nbytes for spec in specs.values()))
         digests = dict(hash_tensors(checkpoint, specs, workers, stage))
@@ -109,7 +110,7 @@ def identify(
     ]
     return Identification(
         path=path,
-        container=find(path).kind.label,
+        container=source.kind.label,
         identity=identity,
         without_buffers=bare if len(plain) < len(digests) else None,
         tensors=len(specs),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from releasekit.checkpoint import open_checkpoint
+from releasekit.checkpoint import open_found
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.release import Release
@@ -93,7 +93,8 @@ def inspect(path: str | Path) -> Inspection:
     path = locate(path)
     if (path / MANIFEST).is_file():
         return _inspect_release(path)
-    with open_checkpoint(path) as checkpoint:
+    found = find(path)
+    with open_found(found) as checkpoint:
         return Inspection(
             path=path,
             kind="checkpoint",
@@ -103,7 +104,7 @@ def inspect(path: str | Path) -> Inspection:
             ),
             files=dict(checkpoint.file_sizes),
             rebuilt={},
-            container=find(path).kind.label,
+            container=found.kind.label,
         )
 
 

@@ -31,7 +31,7 @@ from releasekit.manifest import SUMS
 from releasekit.output import OutputFolder
 from releasekit.pipeline import PAGE, Buffers, Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.resources import Need, Resources
+from releasekit.resources import WRITING, Need, Resources, share_out
 from releasekit.sharding import Shard, index_of
 from releasekit.writing import reserve, sync
 
@@ -65,6 +65,15 @@ class WrittenModel:
         """Take in a file."""
         self.files[path] = sha256
         self.nbytes += size
+
+
+def resources_for(
+    shards: tuple[Shard, ...], threads: int | None, max_memory: int
+) -> Resources:
+    """What writing these shards may use; raises as `share_out` does."""
+    return share_out(
+        NEED, files=len(shards), threads=threads, each=WRITING, max_memory=max_memory
+    )
 
 
 class ModelWriter:

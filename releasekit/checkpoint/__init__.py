@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.layout import Layout
 from releasekit.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from releasekit.checkpoint.discover import Found
 
 
 class Checkpoint(Protocol):
@@ -82,9 +85,15 @@ def open_checkpoint(path: str | Path) -> StoredCheckpoint:
         FormatError: if it is malformed, or is no checkpoint that can be read.
         UsageError: if `path` does not name one checkpoint.
     """
-    from releasekit.checkpoint.discover import Kind, find
+    from releasekit.checkpoint.discover import find
 
-    found = find(Path(path))
+    return open_found(find(Path(path)))
+
+
+def open_found(found: Found) -> StoredCheckpoint:
+    """Open what `discover.find` found; FormatError if it is malformed."""
+    from releasekit.checkpoint.discover import Kind
+
     if found.kind is Kind.SAFETENSORS:
         from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 

@@ -10,7 +10,13 @@ import click
 
 from releasekit.cli import render
 from releasekit.cli.exits import EPILOG, exit_code
-from releasekit.cli.shell import Shell, common_options, printable, work_options
+from releasekit.cli.shell import (
+    Shell,
+    common_options,
+    printable,
+    recipe_option,
+    work_options,
+)
 
 if TYPE_CHECKING:
     from releasekit.delta.preflight import Preflight
@@ -19,13 +25,7 @@ if TYPE_CHECKING:
 @click.command("preflight", epilog=EPILOG)
 @click.option("--base", required=True, metavar="BASE", help="Base model.")
 @click.option("--delta", required=True, metavar="DELTA", help="Release.")
-@click.option(
-    "--recipe",
-    type=click.Choice(["auto", "fastchat", "llava", "alpaca", "xor"]),
-    default="auto",
-    show_default=True,
-    help="Whose script to follow with a delta that is not of releasekit.",
-)
+@recipe_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to be made.")
 @work_options
 @common_options

@@ -147,6 +147,16 @@ def memory_options(command: _F) -> _F:
     return command
 
 
+#: `--recipe`: whose delta it is, if not one of ours.
+recipe_option: Final = click.option(
+    "--recipe",
+    type=click.Choice(["auto", "fastchat", "llava", "alpaca", "xor"]),
+    default="auto",
+    show_default=True,
+    help="Whose script to follow with a delta that is not of releasekit.",
+)
+
+
 def recipe_options(command: _F) -> _F:
     """`--recipe`, `--dtype` and `--order`: how somebody else's delta is added."""
     for option in (
@@ -162,13 +172,7 @@ def recipe_options(command: _F) -> _F:
             help="Dtype of sum and result. By default the recipe's: float16, for alpaca "
             "float32.",
         ),
-        click.option(
-            "--recipe",
-            type=click.Choice(["auto", "fastchat", "llava", "alpaca", "xor"]),
-            default="auto",
-            show_default=True,
-            help="Whose script to follow with a delta that is not of releasekit.",
-        ),
+        recipe_option,
     ):
         command = option(command)
     return command

@@ -14,7 +14,6 @@ from pathlib import Path
 from releasekit import digest
 from releasekit.checkpoint import Checkpoint, open_checkpoint
 from releasekit.checkpoint.hashing import hash_tensors
-from releasekit.checkpoint.locate import locate
 from releasekit.delta.plan import choose_op
 from releasekit.errors import BaseMismatchError
 from releasekit.manifest import Manifest
@@ -27,7 +26,7 @@ from releasekit.tensors import TensorSpec
 
 def accept_bases(
     manifest: Manifest,
-    bases: Sequence[str | Path],
+    bases: Sequence[Path],
     threads: int | None,
     progress: ProgressCallback | None,
 ) -> Manifest:
@@ -38,21 +37,19 @@ def accept_bases(
     """
     accepted = set(manifest.accepted)
     for base in bases:
-        found = _identity(manifest, locate(base, progress), threads, progress)
+        found = _identity(manifest, base, threads, progress)
         if found != manifest.base_identity:
             accepted.add(found)
     return replace(manifest, accepted=tuple(sorted(accepted)))
 
 
-def check_accepted(
-    base: Checkpoint, target: Checkpoint, bases: Sequence[str | Path]
-) -> None:
+def check_accepted(base: Checkpoint, target: Checkpoint, bases: Sequence[Path]) -> None:
     """Refuse, before any work, another base whose headers show that it does not serve.
 
     Raises:
         BaseMismatchError: with the first tensor that it lacks, or has otherwise.
     """
-    for path in map(locate, bases):
+    for path in bases:
         with open_checkpoint(path) as checkpoint:
             for name, spec in target.specs.items():
                 source = base.specs.get(name)

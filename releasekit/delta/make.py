@@ -183,7 +183,8 @@ def make_release(
         raise UsageError(f"{target.subject}: holds no tensors; there is nothing to release")
     if codec.plain:
         refuse_names(target.files, target.subject)
-    check_accepted(base, target, accept)
+    others_to_accept = [locate(path, progress) for path in accept]
+    check_accepted(base, target, others_to_accept)
     engine = engines(device)[0]
     maker = Maker(
         base=base,
@@ -208,7 +209,7 @@ def make_release(
         except StaleJournalError:
             folder.restart()
             manifest, encoder = maker.encode(folder)
-        manifest = accept_bases(manifest, accept, threads, progress)
+        manifest = accept_bases(manifest, others_to_accept, threads, progress)
         published = write_small_files(folder, manifest)
         maker.read_back(folder, manifest, encoder.payloads)
         folder.commit()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from releasekit.checkpoint import StoredCheckpoint, open_checkpoint
+from releasekit.checkpoint import StoredCheckpoint, open_found
 from releasekit.checkpoint.beside import beside
 from releasekit.checkpoint.discover import Found, find
 from releasekit.checkpoint.locate import locate
@@ -30,10 +30,10 @@ from releasekit.foreign.added import Added
 from releasekit.foreign.pair import Pair, pair_up
 from releasekit.foreign.recipes import AUTO, Recipe
 from releasekit.foreign.sums import TOLERANCE, SumOfWeights, sums_of_buffers
-from releasekit.model_writer import NEED, ModelWriter
+from releasekit.model_writer import ModelWriter, resources_for
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
 from releasekit.progress import ProgressCallback
-from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, Resources, share_out
+from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.sharding import DEFAULT_SHARD_NBYTES, Shard, lay_out
 from releasekit.tensors import DType
 
@@ -140,7 +140,7 @@ def open_sum(
         raise UsageError(f"shard size: expected at least 1 byte, found {shard_nbytes}")
     changed: DType | None = float_dtype(dtype)
     found, found_base = find(delta), find(base)
-    with open_checkpoint(base) as of_base, open_checkpoint(delta) as of_delta:
+    with open_found(found_base) as of_base, open_found(found) as of_delta:
         pair = pair_up(of_base, of_delta, recipe)
         how = pair.recipe.changed(changed, order)
         model = Added(of_base, of_delta, how, pair.skip)
@@ -162,13 +162,6 @@ def open_sum(
             inputs=(of_base, of_delta),
             key=f"add {sha256_hex(json.dumps(shaping).encode())}",
         )
-
-
-def resources_for(shards: tuple[Shard, ...], threads: int | None, memory: int) -> Resources:
-    """What writing the sum may use; raises as `share_out` does."""
-    return share_out(
-        NEED, files=len(shards), threads=threads, each=WRITING, max_memory=memory
-    )
 
 
 def plan_foreign(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from releasekit.checkpoint import open_checkpoint
 from releasekit.checkpoint.derived import Sharded
 from releasekit.checkpoint.locate import locate
 from releasekit.codec import Ulp
@@ -90,23 +89,22 @@ def import_delta(
         shard_nbytes=model_shard_nbytes,
     ) as total:
         others = beside_as_written(total.found.root, total.others, total.recipe.dtype)
-        with open_checkpoint(base) as base_checkpoint:
-            made = make_release(
-                base_checkpoint,
-                Sharded(total.model, total.shards),
-                others | index_of(total.shards),
-                Path(out),
-                name=name or _name_of(given),
-                inputs=(base, delta),
-                accept=accept,
-                shard_nbytes=shard_nbytes,
-                codec=codec or Ulp(),
-                force=force,
-                device=device,
-                threads=threads,
-                max_memory=max_memory,
-                progress=progress,
-            )
+        made = make_release(
+            total.inputs[0],
+            Sharded(total.model, total.shards),
+            others | index_of(total.shards),
+            Path(out),
+            name=name or _name_of(given),
+            inputs=(base, delta),
+            accept=accept,
+            shard_nbytes=shard_nbytes,
+            codec=codec or Ulp(),
+            force=force,
+            device=device,
+            threads=threads,
+            max_memory=max_memory,
+            progress=progress,
+        )
         return ImportResult(
             made=made,
             recipe=total.recipe.name,

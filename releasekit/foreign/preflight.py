@@ -65,8 +65,9 @@ def preflight(
             progress=progress,
         )
     # Not for releases, which are asked about most often: it costs a tenth of a second.
-    from releasekit.foreign.apply import open_sum, resources_for
+    from releasekit.foreign.apply import open_sum
     from releasekit.foreign.payloads import missing_files, payload_names
+    from releasekit.model_writer import resources_for
 
     findings: list[Finding] = []
     memory = write = free = None
