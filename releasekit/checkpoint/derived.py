@@ -21,6 +21,33 @@ from releasekit.sharding import Shard
 from releasekit.tensors import DType, TensorSpec
 
 
+def read_as(
+    source: Checkpoint,
+    name: str,
+    first: int,
+    count: int,
+    dtype: DType,
+    out: NDArray[np.uint8],
+) -> None:
+    """Read elements of a float tensor, rounded to another dtype.
+
+    Args:
+        source: the checkpoint that holds it.
+        name: the tensor.
+        first: the first element to read.
+        count: how many.
+        dtype: what to round to; if it is the tensor's own, it may be any dtype.
+        out: as many bytes as they take in that dtype.
+    """
+    stored = source.specs[name].dtype
+    if stored is dtype:
+        source.read(name, first * dtype.bits // 8, out)
+        return
+    raw = np.empty(count * stored.bits // 8, np.uint8)
+    source.read(name, first * stored.bits // 8, raw)
+    cast(as_words(raw, stored.word), stored, dtype, as_words(out, dtype.word))
+
+
 class Derived:
     """What checkpoints share that read from another."""
 

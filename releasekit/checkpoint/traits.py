@@ -16,9 +16,8 @@ import numpy as np
 
 from releasekit import strictjson
 from releasekit.checkpoint import Checkpoint
-from releasekit.codec.cast import cast
+from releasekit.checkpoint.derived import read_as
 from releasekit.codec.formats import castable
-from releasekit.codec.kernels import as_words
 from releasekit.errors import FormatError
 from releasekit.names import shown
 from releasekit.tensors import DType, TensorSpec
@@ -122,8 +121,6 @@ def _is_norm(spec: TensorSpec) -> bool:
 
 
 def _mean_size(checkpoint: Checkpoint, spec: TensorSpec) -> float:
-    raw = np.empty(spec.nbytes, np.uint8)
-    checkpoint.read(spec.name, 0, raw)
-    words = np.empty(spec.numel, np.uint64)
-    cast(as_words(raw, spec.dtype.word), spec.dtype, DType.F64, words)
-    return float(np.abs(words.view(np.float64)).mean())
+    values = np.empty(spec.numel, np.float64)
+    read_as(checkpoint, spec.name, 0, spec.numel, DType.F64, values.view(np.uint8))
+    return float(np.abs(values).mean())

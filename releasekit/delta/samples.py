@@ -14,9 +14,8 @@ from typing import Final
 import numpy as np
 
 from releasekit.checkpoint import Checkpoint
+from releasekit.checkpoint.derived import read_as
 from releasekit.checkpoint.hashing import hash_tensor
-from releasekit.codec.cast import cast
-from releasekit.codec.kernels import as_words
 from releasekit.digest import blake3
 from releasekit.manifest import Manifest
 from releasekit.tensors import DType, TensorSpec
@@ -113,12 +112,11 @@ def rounds_to_base(manifest: Manifest, base: Checkpoint, dtype: DType) -> bool:
 
 def _rounded_digest(base: Checkpoint, spec: TensorSpec, dtype: DType) -> str:
     hasher = blake3()
-    for start in range(0, spec.nbytes, _READ):
-        raw = np.empty(min(_READ, spec.nbytes - start), np.uint8)
-        base.read(spec.name, start, raw)
-        out = np.empty(raw.size * dtype.bits // spec.dtype.bits, np.uint8)
-        words = as_words(raw, spec.dtype.word)
-        cast(words, spec.dtype, dtype, as_words(out, dtype.word))
+    step = _READ * 8 // spec.dtype.bits
+    for first in range(0, spec.numel, step):
+        count = min(step, spec.numel - first)
+        out = np.empty(count * dtype.bits // 8, np.uint8)
+        read_as(base, spec.name, first, count, dtype, out)
         hasher.update(out.data)
     return hasher.hexdigest()
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.checkpoint import Checkpoint
-from releasekit.checkpoint.derived import Derived
+from releasekit.checkpoint.derived import Derived, read_as
 from releasekit.codec.arithmetic import add
 from releasekit.codec.cast import cast
 from releasekit.codec.formats import castable
@@ -76,7 +76,7 @@ class Added(Derived):
         dtype = self._sum_dtype(spec.dtype)
         first, count = (n * 8 // spec.dtype.bits for n in (start, out.size))
         total = out if dtype is spec.dtype else np.empty(count * dtype.bits // 8, np.uint8)
-        self._read_as(self._source, name, first, count, dtype, total)
+        read_as(self._source, name, first, count, dtype, total)
         if name in self._base.specs:
             base = np.empty_like(total)
             self._read_base(name, first, count, dtype, base)
@@ -102,7 +102,7 @@ class Added(Derived):
         """The base's elements; after its last row, what stands for the others."""
         itemsize = dtype.bits // 8
         known = max(min(self._base.specs[name].numel - first, count), 0)
-        self._read_as(self._base, name, first, known, dtype, out[: known * itemsize])
+        read_as(self._base, name, first, known, dtype, out[: known * itemsize])
         rest = out[known * itemsize :]
         rest[:] = 0
         if rest.size and name in self._means:
@@ -110,24 +110,6 @@ class Added(Derived):
             begin = (first + known) * itemsize % row.size
             rows = -(-(begin + rest.size) // row.size)
             rest[:] = np.tile(row, rows)[begin : begin + rest.size]
-
-    def _read_as(
-        self,
-        source: Checkpoint,
-        name: str,
-        first: int,
-        count: int,
-        dtype: DType,
-        out: _Bytes,
-    ) -> None:
-        """Elements of `source`, rounded to `dtype`."""
-        stored = source.specs[name].dtype
-        if stored is dtype:
-            source.read(name, first * dtype.bits // 8, out)
-            return
-        raw = np.empty(count * stored.bits // 8, np.uint8)
-        source.read(name, first * stored.bits // 8, raw)
-        cast(as_words(raw, stored.word), stored, dtype, as_words(out, dtype.word))
 
     def close(self) -> None:
         """Close both."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.checkpoint import Checkpoint
+from releasekit.checkpoint.derived import read_as
 from releasekit.codec.cast import cast
 from releasekit.codec.kernels import as_words
 from releasekit.tensors import DType, TensorSpec
@@ -77,13 +78,8 @@ def mean_row(base: Checkpoint, spec: TensorSpec, dtype: DType) -> NDArray[np.uin
     values = np.empty((count, columns), np.float32)
     for first in range(0, rows, count):
         here = min(count, rows - first)
-        raw = np.empty(here * row_nbytes, np.uint8)
-        base.read(spec.name, first * row_nbytes, raw)
-        words = values[:here].reshape(-1).view(np.uint32)
-        if spec.dtype is DType.F32:
-            words[:] = raw.view(np.uint32)
-        else:
-            cast(as_words(raw, spec.dtype.word), spec.dtype, DType.F32, words)
+        part = values[:here].reshape(-1).view(np.uint8)
+        read_as(base, spec.name, first * columns, here * columns, DType.F32, part)
         for row in values[:here]:
             cascade.add(row)
     mean = cascade.total() / np.float32(rows)
