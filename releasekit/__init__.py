@@ -6,6 +6,7 @@
     preflight      whether apply_delta would succeed, and all that speaks against it
     open_delta     rebuild into memory, tensor by tensor, on any torch device
     load_into      fill a model that is in memory, in place
+    sign           sign a release, or any folder
     verify         hold a release, or a rebuilt model, against its digests
     convert        write any checkpoint that can be read as sharded safetensors
     identify       the identity of a checkpoint, and which release knows it
@@ -23,6 +24,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from releasekit.authenticity import Authenticity, Policy
     from releasekit.codec import Add, Ulp
     from releasekit.conversion import ConvertResult, convert
     from releasekit.delta.apply import ApplyPlan, ApplyResult, apply_delta, plan_apply
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         HubError,
         IntegrityError,
         ReleaseKitError,
+        SignatureError,
         UsageError,
     )
     from releasekit.foreign.apply import (
@@ -51,12 +54,15 @@ if TYPE_CHECKING:
     from releasekit.identification import Identification, identify
     from releasekit.inspection import Inspection, inspect
     from releasekit.progress import Progress
+    from releasekit.sealing import SignResult, sign
+    from releasekit.signing.keys import PrivateKey, PublicKey
     from releasekit.verification import Verification, verify
 
 _HOMES = {
     "Add": "codec",
     "ApplyPlan": "delta.apply",
     "ApplyResult": "delta.apply",
+    "Authenticity": "authenticity",
     "BaseMismatchError": "errors",
     "ConvertResult": "conversion",
     "Finding": "delta.diagnosis",
@@ -70,9 +76,14 @@ _HOMES = {
     "IntegrityError": "errors",
     "MakeResult": "delta.make",
     "OpenDelta": "delta.open",
+    "Policy": "authenticity",
     "Preflight": "delta.preflight",
+    "PrivateKey": "signing.keys",
     "Progress": "progress",
+    "PublicKey": "signing.keys",
     "ReleaseKitError": "errors",
+    "SignResult": "sealing",
+    "SignatureError": "errors",
     "Ulp": "codec",
     "UsageError": "errors",
     "Verification": "verification",
@@ -89,6 +100,7 @@ _HOMES = {
     "plan_apply": "delta.apply",
     "plan_foreign": "foreign.apply",
     "preflight": "foreign.preflight",
+    "sign": "sealing",
     "verify": "verification",
 }
 
@@ -96,6 +108,7 @@ __all__ = [
     "Add",
     "ApplyPlan",
     "ApplyResult",
+    "Authenticity",
     "BaseMismatchError",
     "ConvertResult",
     "Finding",
@@ -109,9 +122,14 @@ __all__ = [
     "IntegrityError",
     "MakeResult",
     "OpenDelta",
+    "Policy",
     "Preflight",
+    "PrivateKey",
     "Progress",
+    "PublicKey",
     "ReleaseKitError",
+    "SignResult",
+    "SignatureError",
     "Ulp",
     "UsageError",
     "Verification",
@@ -128,6 +146,7 @@ __all__ = [
     "plan_apply",
     "plan_foreign",
     "preflight",
+    "sign",
     "verify",
 ]
 

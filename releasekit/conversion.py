@@ -38,6 +38,7 @@ FLOATS: Final = {
     "float32": DType.F32,
 }
 CONFIG: Final = "config.json"
+_MAX_CONFIG: Final = 1 << 20
 _UNKNOWN: Final = (
     "config.json is made from params.json, which does not say the longest context and the "
     "special tokens: add them"
@@ -200,9 +201,9 @@ def beside_as_written(
     is left out: it is of other files.
     """
     files: dict[str, Path | bytes] = {name: root / name for name in names if name != SUMS}
-    if CONFIG in files and dtype is not None:
-        config = (root / CONFIG).read_bytes()
-        files[CONFIG] = _with_dtype(config, dtype_name(dtype))
+    config = root / CONFIG
+    if CONFIG in files and dtype is not None and config.stat().st_size <= _MAX_CONFIG:
+        files[CONFIG] = _with_dtype(config.read_bytes(), dtype_name(dtype))
     return files
 
 
@@ -210,7 +211,7 @@ def _with_dtype(config: bytes, dtype: str) -> bytes:
     """A config with another dtype; as it is if it is none, or has no dtype."""
     try:
         fields = json.loads(config)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter if it is nested deeply
         return config
     if not isinstance(fields, dict):
         return config

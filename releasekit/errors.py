@@ -10,6 +10,7 @@ ones that users search for.
       ├── FormatError          bytes that are not what their format allows
       ├── BaseMismatchError    a base that is not the one the delta was made from
       ├── IntegrityError       right format, wrong content: a digest or size differs
+      ├── SignatureError       not signed by whom it should be, or older than it should be
       └── HubError             the Hugging Face Hub refused, or could not be reached
 
 Exit codes are the command line's concern: see `releasekit.cli.exits`.
@@ -34,6 +35,10 @@ class BaseMismatchError(ReleaseKitError):
 
 class IntegrityError(ReleaseKitError):
     """Content differs from its recorded size or digest."""
+
+
+class SignatureError(ReleaseKitError):
+    """Content is not signed by a trusted key, or what was signed is out of date."""
 
 
 class HubError(ReleaseKitError):

@@ -2,6 +2,8 @@
 
     format       "releasekit-delta/1"
     name         the release's name
+    version      its version, which orders the releases of that name
+    publisher    whose it is; may be left out
     made_with    the program that wrote it
     codec        {id, params}
     base         {identity, tensors: [{name, dtype, shape, digest}], accepted: [identity]}
@@ -32,13 +34,23 @@ from releasekit.codec.formats import CAST_ID
 from releasekit.layout import Layout
 from releasekit.operations import BaseTensor, Op, Operation
 from releasekit.tensors import TensorSpec
+from releasekit.versions import FIRST
 
 FORMAT: Final = "releasekit-delta/1"
 MANIFEST: Final = "release.json"
 SUMS: Final = "SHA256SUMS"
 REBUILT_SUMS: Final = "rebuilt.SHA256SUMS"
+PROVENANCE: Final = "provenance.json"
+SIGNATURE: Final = "model.sig"
+REBUILT_SIGNATURE: Final = "rebuilt.model.sig"
+SUCCESSION: Final = "key-succession.jsonl"
 LOADER_STOP: Final = "config.json"
 TARGET_FOLDER: Final = "target"
+#: Names that payloads and plain differences may not have.
+RESERVED: Final = (
+    *(MANIFEST, SUMS, REBUILT_SUMS, PROVENANCE, LOADER_STOP, TARGET_FOLDER),
+    *(SIGNATURE, REBUILT_SIGNATURE, SUCCESSION),
+)
 #: A manifest may be no larger than this, in bytes; 100,000 tensors need a fifth of it.
 MAX_MANIFEST: Final = 1 << 28
 
@@ -66,6 +78,8 @@ class Manifest:
 
     Attributes:
         name: what the release is called.
+        version: which of that name it is, see `versions`.
+        publisher: who says to have made it; None if nobody does.
         made_with: the program that wrote it, for people.
         codec: how payloads are coded.
         base: the base's tensors by name.
@@ -88,6 +102,8 @@ class Manifest:
     shards: tuple[FileEntry, ...]
     plain: tuple[FileEntry, ...] = ()
     accepted: tuple[str, ...] = ()
+    version: str = FIRST
+    publisher: str | None = None
 
     @cached_property
     def target(self) -> dict[str, TensorSpec]:
@@ -150,6 +166,10 @@ class Manifest:
             {
                 "format": FORMAT,
                 "name": self.name,
+                "version": self.version,
+            }
+            | ({"publisher": self.publisher} if self.publisher else {})
+            | {
                 "made_with": self.made_with,
                 "codec": self.codec.to_json(),
                 "base": {

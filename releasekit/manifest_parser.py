@@ -15,19 +15,24 @@ from releasekit.codec.formats import CAST_ID
 from releasekit.errors import FormatError
 from releasekit.manifest import (
     FORMAT,
-    LOADER_STOP,
     MANIFEST,
-    REBUILT_SUMS,
-    SUMS,
-    TARGET_FOLDER,
+    RESERVED,
     FileEntry,
     Manifest,
     WeightEntry,
 )
-from releasekit.names import describe, refuse_clashes, safe_path, shown
+from releasekit.names import (
+    describe,
+    is_publisher,
+    is_title,
+    refuse_clashes,
+    safe_path,
+    shown,
+)
 from releasekit.operations import BaseTensor, Op, Operation, fits
 from releasekit.strictjson import Record, is_hex_digest
 from releasekit.tensors import DTYPES, DType, TensorSpec
+from releasekit.versions import EXPECTED, is_version
 
 
 def parse(document: bytes) -> Manifest:
@@ -43,7 +48,8 @@ def parse(document: bytes) -> Manifest:
             f"{MANIFEST}: format: expected {shown(FORMAT)}, found {shown(found)}: a newer "
             "releasekit may know it; update with `pip install -U releasekit`"
         )
-    name, made_with = root.text("name"), root.text("made_with")
+    name, version, publisher = _release(root)
+    made_with = root.text("made_with")
     codec = read_codec(root.record("codec"), MANIFEST)
     base_record = root.record("base")
     base = _base_tensors(base_record)
@@ -60,6 +66,8 @@ def parse(document: bytes) -> Manifest:
         shards=tuple(_file(item) for item in root.records("shards")),
         plain=_plain(root, weights) if codec.plain else (),
         accepted=_accepted(base_record),
+        version=version,
+        publisher=publisher,
     )
     _check_identity("base.identity", base_record, manifest.base_identity)
     _check_identity("target.identity", target_record, manifest.target_identity)
@@ -75,11 +83,31 @@ def parse(document: bytes) -> Manifest:
     refuse_clashes(
         [
             *(entry.path for entry in (*manifest.shards, *manifest.plain)),
-            *(MANIFEST, SUMS, REBUILT_SUMS, LOADER_STOP, TARGET_FOLDER),
+            *RESERVED,
         ],
         f"{MANIFEST}: shards",
     )
     return manifest
+
+
+def _release(root: Record) -> tuple[str, str, str | None]:
+    """What the release is called, which of that name it is, and whose."""
+    name, version = root.text("name"), root.text("version")
+    publisher = root.optional_text("publisher")
+    if not is_title(name):
+        raise FormatError(
+            f"{MANIFEST}: name: expected a line of 1 to 200 characters, found {shown(name)}"
+        )
+    if not is_version(version):
+        raise FormatError(
+            f"{MANIFEST}: version: expected {EXPECTED}, found {shown(version)}"
+        )
+    if publisher is not None and not is_publisher(publisher):
+        raise FormatError(
+            f"{MANIFEST}: publisher: expected letters, digits and . _ -, found "
+            f"{shown(publisher)}"
+        )
+    return name, version, publisher
 
 
 def _file(record: Record, *, close: bool = True) -> FileEntry:

@@ -36,6 +36,8 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _WINDOWS_DEVICE: Final = re.compile(
     r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³]) *(?:\..*)?", re.IGNORECASE
 )
+_PUBLISHER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_MAX_TITLE: Final = 200  # characters
 _DRIVE: Final = re.compile(r"[A-Za-z]:[/\\]")
 
 
@@ -63,6 +65,16 @@ def listed(names: Sequence[str], limit: int = 3) -> str:
     """Names for a message: the first of them, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(shown(name) for name in names[:limit]) + more
+
+
+def is_publisher(name: str) -> bool:
+    """Whether a publisher may be called so: as organisations on the Hub are."""
+    return _PUBLISHER.fullmatch(name) is not None
+
+
+def is_title(name: str) -> bool:
+    """Whether a release may be called so: one line of printable text, not too long."""
+    return 0 < len(name) <= _MAX_TITLE and name.isprintable()
 
 
 def safe_path(name: str, where: str) -> str:

@@ -4,7 +4,8 @@ Two parsers that disagree over one document let an attacker show each of them an
 release. Hence everything that parsers are known to treat differently is refused:
 duplicate keys, NaN, numbers beyond what all of them keep, half surrogate pairs, a byte
 order mark. The standard library's scanner does the work; its hooks see every object and
-number, and a scan beforehand bounds the nesting, so that it cannot exhaust the stack.
+number; scans beforehand bound the nesting, so that it cannot exhaust the stack, and the
+number of values, each of which takes far more memory than its text.
 
 `Record` reads the fields of one object, and `close` refuses those that nobody asked for.
 `null` is never a field's value here: a field that is absent is left out.
@@ -24,6 +25,9 @@ from releasekit.errors import FormatError
 from releasekit.names import describe, shown
 
 _MAX_DEPTH: Final = 64
+#: Most commas, colons and brackets in a document, those in strings counted too. One of
+#: 300,000 tensors has so many; made into values, they take less than a GiB.
+_MAX_VALUES: Final = 10_000_000
 _MAX_DIGITS: Final = 20  # of 2**64 - 1
 _INT64_MAX: Final = 2**63 - 1
 
@@ -59,6 +63,7 @@ def loads(data: bytes, subject: str) -> object:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise FormatError(f"{subject}: not UTF-8 at byte {error.start}") from None
+    _refuse_huge_counts(data, subject)
     _refuse_deep_nesting(data, subject)
     try:
         value = _decoder(data, subject).decode(text)
@@ -284,6 +289,16 @@ def _decoder(data: bytes, subject: str) -> json.JSONDecoder:
         parse_constant=constant,
         object_pairs_hook=fields,
     )
+
+
+def _refuse_huge_counts(data: bytes, subject: str) -> None:
+    if len(data) <= _MAX_VALUES:
+        return
+    count = sum(data.count(mark) for mark in (b",", b":", b"[", b"{"))
+    if count > _MAX_VALUES:
+        raise FormatError(
+            f"{subject}: expected at most {_MAX_VALUES:,} values, found about {count:,}"
+        )
 
 
 def _refuse_deep_nesting(data: bytes, subject: str) -> None:

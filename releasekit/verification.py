@@ -1,30 +1,28 @@
 """Hold files against the digests that a release records.
 
 A release carries SHA256SUMS over its own files, and rebuilt.SHA256SUMS over the model that
-it rebuilds. Each file is good, wrong, missing or unexpected. Anything but good fails:
-an unexpected file is not the publisher's, and a loader may pick it up all the same.
+it rebuilds; a signature carries a list of its own, which goes before any other. Each file
+is good, wrong, missing or unexpected. Anything but good fails: an unexpected file is not
+the publisher's, and a loader may pick it up all the same.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final
 
+from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy, authenticate
+from releasekit.authenticity import Status as SignatureStatus
 from releasekit.delta.release import Release, read_sums
 from releasekit.digest import hash_file
-from releasekit.errors import IntegrityError, UsageError
+from releasekit.errors import IntegrityError, SignatureError, UsageError
 from releasekit.hashing import hash_files
-from releasekit.manifest import MANIFEST, REBUILT_SUMS, SUMS
+from releasekit.listing import files_in
+from releasekit.manifest import MANIFEST, REBUILT_SUMS, SIGNATURE, SUMS
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
-
-#: What the Hub's client and the Hub itself add to a folder; loaders read neither.
-_HUB_FOLDER: Final = ".cache/huggingface/"
-_HUB_FILE: Final = ".gitattributes"
 
 
 class Status(Enum):
@@ -61,11 +59,13 @@ class Verification:
         path: the folder that was checked.
         against: the list that it was checked against.
         files: a status for every file, listed or found, sorted by path.
+        authenticity: whose the list is.
     """
 
     path: Path
     against: Path
     files: tuple[FileStatus, ...]
+    authenticity: Authenticity
 
     @property
     def ok(self) -> bool:
@@ -81,6 +81,8 @@ def verify(
     path: str | Path,
     *,
     against: str | Path | None = None,
+    signature: str | Path | None = None,
+    policy: Policy = DEFAULT_POLICY,
     threads: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Verification:
@@ -88,58 +90,119 @@ def verify(
 
     Args:
         path: a release folder, a rebuilt model (a folder, or its single weight file), or a
-            folder with a list of its own, as `convert` writes.
+            folder with a list or a signature of its own.
         against: the release that the model was rebuilt from; None for a release, and for
-            a folder with a list.
+            a folder with a list or a signature.
+        signature: a signature of the folder that does not lie in it as `model.sig`.
+        policy: what is asked of the signature: that of `against`, if it is given.
         threads: files hashed at once; by default one a processor.
         progress: called with the bytes hashed so far.
 
     Raises:
         UsageError: if `path` has no list and `against` is not given.
-        FormatError: if a list, or the manifest of a release, is malformed.
+        FormatError: if a list, a signature or the manifest of a release is malformed.
         IntegrityError: if a list is missing, or contradicts the manifest.
+        SignatureError: if the signature is not as the policy wants it.
     """
     path = Path(path)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     if against is not None:
-        return _verify_rebuilt(path, Path(against), threads, progress)
-    if not (path / MANIFEST).is_file() and not (path / SUMS).is_file():
+        if signature is not None:
+            raise UsageError("a release and a signature to verify with: give one of them")
+        return _verify_rebuilt(path, Path(against), policy, threads, progress)
+    return _verify_own(path, signature, policy, threads, progress)
+
+
+def _verify_own(
+    path: Path,
+    signature: str | Path | None,
+    policy: Policy,
+    threads: int | None,
+    progress: ProgressCallback | None,
+) -> Verification:
+    """A folder by its signature, if a trusted key made it, and by its list."""
+    is_release = (path / MANIFEST).is_file()
+    signed = Path(signature) if signature is not None else path / SIGNATURE
+    if not (is_release or (path / SUMS).is_file() or signed.is_file() or signature):
         raise UsageError(
-            f"{path}: is not a release: it has no {MANIFEST}, and no {SUMS} either; to "
-            "check a rebuilt model, name its release with --against"
+            f"{path}: is not a release: it has no {MANIFEST}, and no {SUMS} or {SIGNATURE} "
+            "either; to check a rebuilt model, name its release with --against"
         )
-    wanted = read_sums(path / SUMS)
-    result = _compare(path, path / SUMS, wanted, {SUMS}, threads, progress)
-    if result.ok and MANIFEST in wanted:
-        with Release.open(path) as release:
-            _check_lists(path, release, wanted)
+    found = authenticate(path, policy, Path(signature) if signature is not None else None)
+    if found.files is None and not is_release and not (path / SUMS).is_file():
+        raise SignatureError(found.warnings[0])  # there is nothing else to check it by
+    unlisted = {SIGNATURE} if signature is None else {_inside(path, signed)}
+    if found.files is None:
+        listed, wanted = path / SUMS, read_sums(path / SUMS)
+        unlisted.add(SUMS)
+    else:
+        listed, wanted = signed, dict(found.files)
+    compared = _compare(path, wanted, unlisted, threads, progress)
+    result = Verification(path=path, against=listed, files=compared, authenticity=found)
+    if result.ok and MANIFEST in wanted and is_release and SUMS in {*wanted, *unlisted}:
+        _check_release(path, found, wanted)
+    _tell(policy, found)
     return result
 
 
+def _check_release(path: Path, found: Authenticity, wanted: Mapping[str, str]) -> None:
+    """The lists of a release, each of whose files is as one of them says, must agree."""
+    if found.files is not None:
+        own = read_sums(path / SUMS)
+        for name, digest in own.items():
+            if wanted.get(name) != digest:
+                raise IntegrityError(f"{path}: {SUMS} and {SIGNATURE} disagree over {name}")
+        for name in wanted:
+            if name not in own and name != SUMS:
+                raise IntegrityError(
+                    f"{path}: {SUMS} does not list {name}, which is signed"
+                )
+    with Release.open(path, signed=found.files) as release:
+        check_lists(path, release, wanted)
+
+
 def _verify_rebuilt(
-    path: Path, release: Path, threads: int | None, progress: ProgressCallback | None
+    path: Path,
+    release: Path,
+    policy: Policy,
+    threads: int | None,
+    progress: ProgressCallback | None,
 ) -> Verification:
     listed = release / REBUILT_SUMS
     if not (release / MANIFEST).is_file():
         raise UsageError(f"{release}: is not a release: it has no {MANIFEST}")
-    own = read_sums(release / SUMS).get(REBUILT_SUMS)
-    wanted = read_sums(listed)
+    found = authenticate(release, policy)
+    own = read_sums(release / SUMS, found.files).get(REBUILT_SUMS)
+    wanted = read_sums(listed, found.files)
     if own != hash_file(listed):
         raise IntegrityError(
             f"{listed}: is not the file that {SUMS} lists: the release is damaged or was "
             "changed; download it again"
         )
+    unlisted: set[str] | None = set()
+    folder = path
     if path.is_file():
         wanted = {name: d for name, d in wanted.items() if name == path.name}
         if not wanted:
             raise UsageError(f"{path}: the release rebuilds no file {path.name}")
-        return _compare(path.parent, listed, wanted, None, threads, progress)
-    return _compare(path, listed, wanted, set(), threads, progress)
+        folder, unlisted = path.parent, None
+    compared = _compare(folder, wanted, unlisted, threads, progress)
+    _tell(policy, found)
+    return Verification(path=folder, against=listed, files=compared, authenticity=found)
 
 
-def _check_lists(path: Path, release: Release, listed: Mapping[str, str]) -> None:
-    """The lists repeat digests of the manifest, for other tools; they must agree."""
+def check_lists(path: Path, release: Release, listed: Mapping[str, str]) -> None:
+    """The lists repeat digests of the manifest, for other tools; they must agree.
+
+    Args:
+        path: the release's folder.
+        release: the same, opened.
+        listed: SHA-256 of its files by their paths.
+
+    Raises:
+        IntegrityError: if they do not.
+    """
     manifest = release.manifest
     for name, entry in manifest.stored.items():
         if listed.get(name) != entry.sha256:
@@ -149,14 +212,28 @@ def _check_lists(path: Path, release: Release, listed: Mapping[str, str]) -> Non
         raise IntegrityError(f"{path}: {REBUILT_SUMS} and {MANIFEST} disagree")
 
 
+def _inside(folder: Path, file: Path) -> str:
+    """A file's path in a folder; the signature's usual one if it is not there."""
+    resolved, root = file.resolve(), folder.resolve()
+    if resolved.is_relative_to(root):
+        return resolved.relative_to(root).as_posix()
+    return SIGNATURE
+
+
+def _tell(policy: Policy, found: Authenticity) -> None:
+    """Warn of a signature that proves nothing; that there is none, the result says."""
+    if policy.warn is not None and found.status is not SignatureStatus.UNSIGNED:
+        for warning in found.warnings:
+            policy.warn(warning)
+
+
 def _compare(
     folder: Path,
-    against: Path,
     wanted: Mapping[str, str],
     unlisted: set[str] | None,
     threads: int | None,
     progress: ProgressCallback | None,
-) -> Verification:
+) -> tuple[FileStatus, ...]:
     """Compare a folder with a list; `unlisted` None means that more files may be there."""
     present = [name for name in wanted if (folder / name).is_file()]
     total = sum((folder / name).stat().st_size for name in present)
@@ -175,20 +252,8 @@ def _compare(
     if unlisted is not None:
         files += [
             FileStatus(path=name, status=Status.UNEXPECTED)
-            for name in _walk(folder)
+            for name in files_in(folder)
             if name not in wanted and name not in unlisted
         ]
     files.sort(key=lambda file: file.path)
-    return Verification(path=folder, against=against, files=tuple(files))
-
-
-def _walk(folder: Path) -> list[str]:
-    """All files below `folder`, links included, but for the Hub client's own."""
-    names = []
-    for parent, folders, files in os.walk(folder):
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        for name in (*files, *links):
-            relative = Path(parent, name).relative_to(folder).as_posix()
-            if relative != _HUB_FILE and not relative.startswith(_HUB_FOLDER):
-                names.append(relative)
-    return names
+    return tuple(files)

@@ -81,6 +81,17 @@ def reserve(file: BufferedRandom, nbytes: int) -> None:
             raise OSError(code, os.strerror(code), str(file.name))
 
 
+def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put a small file on the disk itself, in place of one that may be there, at once."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    with open_new(new) as file:
+        os.fchmod(file.fileno(), mode)
+        write(file, data)
+        sync(file)
+    os.replace(new, path)
+
+
 def sync(file: BufferedRandom) -> None:
     """Flush a file to the disk itself."""
     with named(file):

@@ -19,18 +19,18 @@ from tests.builders import model_folder
 
 ROOT = Path(releasekit.__file__).parent
 LAYERS = {
-    "values": {"errors", "tensors", "names", "digest", "progress"},
+    "values": {"errors", "tensors", "names", "digest", "progress", "versions"},
     "pure": {
         *("strictjson", "layout", "sums", "codec", "operations", "manifest"),
-        *("manifest_parser", "sharding"),
+        *("manifest_parser", "provenance", "sharding"),
     },
     "effects": {
-        *("blocks", "checkpoint", "device", "hashing", "hub", "model_writer", "output"),
-        *("pipeline", "resources", "writing"),
+        *("blocks", "checkpoint", "device", "hashing", "hub", "listing", "model_writer"),
+        *("output", "pipeline", "resources", "signing", "trust", "writing"),
     },
     "workflows": {
-        *("conversion", "delta", "foreign", "identification", "inspection"),
-        "verification",
+        *("authenticity", "conversion", "delta", "foreign", "identification"),
+        *("inspection", "sealing", "verification"),
     },
     "package": {"releasekit"},  # the names that it hands on
     "shell": {"cli", "__main__"},
@@ -44,7 +44,8 @@ FOREIGN = {
     "numba": "codec.native",
     "pcodec": "codec.ulp",
     "blake3": "digest",
-    "fcntl": "output blocks",
+    "fcntl": "output blocks trust",
+    "cryptography": "signing",
     "huggingface_hub": "hub",
 }
 

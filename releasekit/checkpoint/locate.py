@@ -26,11 +26,37 @@ def locate(model: str | Path, progress: ProgressCallback | None = None) -> Path:
         HubError: if the Hub has no such model, or cannot be reached.
         IntegrityError: if what was downloaded is not what the Hub lists.
     """
-    if os.path.lexists(model):
-        return Path(model)
-    from releasekit.hub import is_reference, resolve
+    if not _is_on_hub(model):
+        return Path(model)  # if it is not there, for whoever opens it to say so
+    from releasekit.hub import resolve
 
+    return resolve(str(model), wanted=choose, progress=progress)
+
+
+def hub_owner(model: str | Path) -> str | None:
+    """The organisation that a model on the Hub belongs to; None for a path."""
+    return str(model).partition("/")[0] if _is_on_hub(model) else None
+
+
+def package_url(model: str | Path, found: Path) -> str | None:
+    """Where others find a model: `pkg:huggingface/org/name@commit`; None for a path.
+
+    Args:
+        model: as it was named.
+        found: where `locate` found it: for one on the Hub, a snapshot of a commit.
+
+    Source: the type "huggingface" of https://github.com/package-url/purl-spec.
+    """
+    if not _is_on_hub(model):
+        return None
+    return f"pkg:huggingface/{str(model).partition('@')[0]}@{found.name}"
+
+
+def _is_on_hub(model: str | Path) -> bool:
+    """Whether there is nothing here of that name, and it is the name of a model there."""
     text = str(model)
-    if text.endswith(_FILES) or not is_reference(text):
-        return Path(model)  # for whoever opens it to say that it is not there
-    return resolve(text, wanted=choose, progress=progress)
+    if os.path.lexists(model) or text.endswith(_FILES):
+        return False
+    from releasekit.hub import is_reference
+
+    return is_reference(text)

@@ -18,8 +18,12 @@ from releasekit.cli import (
     identify,
     import_delta,
     inspect,
+    keygen,
     make,
     preflight,
+    rotate_key,
+    sign,
+    trust,
     verify,
 )
 from releasekit.cli.exits import EPILOG
@@ -38,6 +42,7 @@ def cli() -> None:
 
 for module in (
     *(make, preflight, apply, verify),
+    *(keygen, sign, trust, rotate_key),
     *(inspect, identify, convert, import_delta),
 ):
     cli.add_command(module.command)

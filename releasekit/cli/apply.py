@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from releasekit.cli import render
+from releasekit.cli import render, signatures
 from releasekit.cli.exits import EPILOG
 from releasekit.cli.shell import (
     Shell,
@@ -18,6 +18,7 @@ from releasekit.cli.shell import (
     recipe_options,
     work_options,
 )
+from releasekit.cli.signatures import policy_of, use_options
 
 if TYPE_CHECKING:
     from releasekit.foreign.apply import ForeignResult
@@ -44,6 +45,7 @@ _Paths = tuple[Path, Path, Path]  # base, delta, out
     show_default=True,
     help="With somebody else's delta: most bytes of tensors in a file of the result.",
 )
+@use_options
 @recipe_options
 @work_options
 @common_options
@@ -68,26 +70,39 @@ def command(
     FreeWilly1, LLaVA, Stanford Alpaca) and Open-Assistant's XOR files. They carry no
     digests, so those of the result are printed, and kept in OUT/SHA256SUMS.
 
+    A release's signature is checked before anything else in it is read, with the public key
+    that you give, or those in your trust file. One without is applied with a warning.
+
     \b
     Examples:
       releasekit apply-delta --base llama-65b --delta my-tune-delta --out my-tune
+      releasekit apply-delta --base llama-65b --delta acme/my-tune-delta --out my-tune \\
+          --public-key acme.pub.pem
       releasekit apply-delta --base llama-7b --delta alpaca-7b-wdiff --out alpaca-7b
     """
     from releasekit.checkpoint.locate import locate
+    from releasekit.errors import SignatureError
     from releasekit.foreign.recognise import Origin, recognise
 
     shell.resume_hint = (
         f"{out} was not made; run the same command to go on, finished files are kept in "
         f"{out}.partial"
     )
+    policy = policy_of(shell, options)
     with shell.progress() as progress:
         found = locate(delta, progress)
     origin = recognise(found, options["recipe"])
     paths = base, found, out
     if origin is Origin.RELEASE:
         ours = {n: options[n] for n in ("force", "device", "threads", "max_memory")}
+        ours["policy"] = policy.of(delta)
         _refuse(options, "dtype", "order", "expect_sum")
         _release(shell, paths, ours, dry_run=dry_run)
+    elif policy.demands:
+        raise SignatureError(
+            f"{delta}: is another tool's delta, which is not signed as a release is; if "
+            "its publisher signed the files, check them with `releasekit verify`"
+        )
     elif origin is Origin.ADDITIVE:
         _additive(shell, paths, options, dry_run=dry_run)
     else:
@@ -122,11 +137,13 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
         "kept": list(result.kept),
         "device": result.device,
         "notes": list(result.notes),
+        "signature": signatures.document(result.authenticity),
     }
     pairs = [
         ("model", f"{result.name} in {result.out}"),
         ("files", f"{len(result.files)}, {render.size(result.nbytes)}"),
         ("identity", f"{result.identity} (every digest as published)"),
+        ("signature", result.authenticity.text),
     ]
     if result.kept:
         pairs.append(("kept", f"{len(result.kept)} files of an earlier run"))
@@ -152,9 +169,11 @@ def _plan_release(shell: Shell, paths: _Paths, work: dict[str, Any]) -> None:
         "device": plan.device,
         "free_nbytes": plan.free_nbytes,
         "notes": list(plan.notes),
+        "signature": signatures.document(plan.authenticity),
     }
     pairs = [
         *_needs(document),
+        ("signature", plan.authenticity.text),
         ("device", plan.device),
         *(("note", note) for note in plan.notes),
     ]

@@ -10,6 +10,7 @@ from releasekit.errors import (
     HubError,
     IntegrityError,
     ReleaseKitError,
+    SignatureError,
     UsageError,
 )
 
@@ -22,6 +23,7 @@ EXIT_CODES: Final[dict[type[ReleaseKitError], int]] = {
     FormatError: 3,
     BaseMismatchError: 4,
     IntegrityError: 5,
+    SignatureError: 6,
     HubError: 8,
     ReleaseKitError: FAILED,
 }
@@ -34,6 +36,7 @@ Exit codes:
   3    a file is malformed
   4    the base is not the one that the delta was made with
   5    a file is damaged, missing or unexpected
+  6    not signed by a trusted key, or older than what was seen before
   8    the Hugging Face Hub refused, or could not be reached
   130  interrupted; nothing half-made was left under the output's name
 """

@@ -17,6 +17,7 @@ from releasekit.cli.shell import (
     recipe_options,
     work_options,
 )
+from releasekit.cli.signatures import label_options, load_key
 
 
 @click.command("import-delta", epilog=EPILOG)
@@ -25,7 +26,6 @@ from releasekit.cli.shell import (
     "--delta", required=True, type=click.Path(path_type=Path), help="Somebody's delta."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
-@click.option("--name", help="Name of the release; by default the delta folder's.")
 @click.option(
     "--accept-base",
     "accept",
@@ -47,6 +47,7 @@ from releasekit.cli.shell import (
     show_default=True,
     help="Close a payload file at this size.",
 )
+@label_options
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @recipe_options
 @work_options
@@ -60,6 +61,8 @@ def command(
     out: Path,
     model_shard_size: int,
     shard_size: int,
+    sign_key: Path | None,
+    passphrase_file: Path | None,
     **options: Any,
 ) -> None:
     """Turn somebody else's additive delta into a release with digests.
@@ -79,12 +82,14 @@ def command(
         f"{out} was not made; run the same command to go on, finished tensors are kept in "
         f"{out}.partial"
     )
+    key = load_key(shell, sign_key, passphrase_file)
     shell.note_compiling()
     with shell.progress() as progress:
         done = import_delta(
             base,
             delta,
             out,
+            sign_key=key,
             model_shard_nbytes=model_shard_size,
             shard_nbytes=shard_size,
             progress=progress,

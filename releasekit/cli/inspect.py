@@ -50,6 +50,8 @@ def _document(found: Inspection) -> dict[str, Any]:
     if found.manifest is not None:
         document |= {
             "name": found.manifest.name,
+            "version": found.manifest.version,
+            "publisher": found.manifest.publisher,
             "made_with": found.manifest.made_with,
             "codec": found.manifest.codec.to_json(),
             "base_identity": found.manifest.base_identity,

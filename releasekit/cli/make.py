@@ -10,6 +10,7 @@ import click
 from releasekit.cli import render
 from releasekit.cli.exits import EPILOG
 from releasekit.cli.shell import Shell, Size, common_options, work_options
+from releasekit.cli.signatures import label_options, load_key
 
 if TYPE_CHECKING:
     from releasekit.delta.make import MakeResult
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     help="Another copy of the base that users may have. It must serve as well, bit for "
     "bit, which is checked. May be repeated.",
 )
-@click.option("--name", help="Name of the release; by default the target folder's.")
 @click.option(
     "--shard-size",
     type=Size(),
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     metavar="PATTERN",
     help="Leave out files of the target folder, e.g. '*.bin'. May be repeated.",
 )
+@label_options
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @work_options
 @common_options
@@ -63,11 +64,11 @@ def command(
     out: Path,
     codec: str,
     accept: tuple[Path, ...],
-    name: str | None,
     shard_size: int,
     exclude: tuple[str, ...],
-    force: bool,
-    **work: Any,
+    sign_key: Path | None,
+    passphrase_file: Path | None,
+    **options: Any,
 ) -> None:
     """Release a fine-tuned model as its difference from a base.
 
@@ -78,8 +79,10 @@ def command(
     The round trip is proved before OUT appears.
 
     \b
-    Example:
+    Examples:
       releasekit make-delta --base llama-65b --target my-tune --out my-tune-delta
+      releasekit make-delta --base llama-65b --target my-tune --out my-tune-delta \\
+          --publisher acme --version 1.1 --sign-key acme.pem
     """
     from releasekit import Add, Ulp, make_delta
 
@@ -87,20 +90,20 @@ def command(
         f"{out} was not made; run the same command to go on, finished tensors are kept in "
         f"{out}.partial"
     )
+    key = load_key(shell, sign_key, passphrase_file)
     shell.note_compiling()
     with shell.progress() as progress:
         made = make_delta(
             base,
             target,
             out,
-            name=name,
+            sign_key=key,
             shard_nbytes=shard_size,
             exclude=exclude,
             accept=accept,
             codec=Add() if codec == "add" else Ulp(),
-            force=force,
             progress=progress,
-            **work,
+            **options,
         )
     shell.result(document_of(made), render.facts(facts_of(made, verbose=shell.verbose)))
 
@@ -110,6 +113,9 @@ def document_of(made: MakeResult) -> dict[str, Any]:
     return {
         "out": str(made.out),
         "name": made.name,
+        "version": made.version,
+        "publisher": made.publisher,
+        "key": made.key,
         "codec": made.codec,
         "base_identity": made.base_identity,
         "accepted": list(made.accepted),
@@ -132,7 +138,7 @@ def facts_of(made: MakeResult, *, verbose: bool) -> list[tuple[str, str]]:
     if made.codec == "add-v1":
         unchanged = f"exact for {unchanged}; the rest is corrected here, not by others"
     pairs = [
-        ("release", f"{made.name} in {made.out}"),
+        ("release", f"{made.name}, version {made.version}, in {made.out}"),
         ("tensors", render.operations(made.operations)),
         ("full size", render.size(made.full_nbytes)),
         ("published", f"{render.size(made.published_nbytes)}, {render.share(made.ratio)}"),
@@ -140,6 +146,7 @@ def facts_of(made: MakeResult, *, verbose: bool) -> list[tuple[str, str]]:
         ("base", made.base_identity),
         *(("or", identity) for identity in made.accepted),
         ("rebuilds", f"{made.target_identity} (proved)"),
+        ("signed", f"by key {made.key}" if made.key else "no; see `releasekit sign`"),
         ("time", f"{made.seconds:.1f} s"),
     ]
     if made.kept:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from releasekit.cli import render
+from releasekit.cli import render, signatures
 from releasekit.cli.exits import EPILOG, exit_code
 from releasekit.cli.shell import (
     Shell,
@@ -17,6 +17,7 @@ from releasekit.cli.shell import (
     recipe_option,
     work_options,
 )
+from releasekit.cli.signatures import policy_of, use_options
 
 if TYPE_CHECKING:
     from releasekit.delta.preflight import Preflight
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @click.command("preflight", epilog=EPILOG)
 @click.option("--base", required=True, metavar="BASE", help="Base model.")
 @click.option("--delta", required=True, metavar="DELTA", help="Release.")
+@use_options
 @recipe_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to be made.")
 @work_options
@@ -44,8 +46,9 @@ def command(shell: Shell, /, base: str, delta: str, out: Path | None, **work: An
     from releasekit import preflight
 
     shell.resume_hint = "nothing was written"
+    policy = policy_of(shell, work)
     with shell.progress() as progress:
-        found = preflight(base, delta, out=out, progress=progress, **work)
+        found = preflight(base, delta, out=out, policy=policy, progress=progress, **work)
     document = {
         "base": found.base,
         "delta": found.delta,
@@ -58,6 +61,7 @@ def command(shell: Shell, /, base: str, delta: str, out: Path | None, **work: An
         "write_nbytes": found.write_nbytes,
         "free_nbytes": found.free_nbytes,
         "seconds": found.seconds,
+        "signature": found.authenticity and signatures.document(found.authenticity),
     }
     faults = [finding for finding in found.findings if finding.fatal]
     if not shell.json:
@@ -80,5 +84,7 @@ def _pairs(shell: Shell, found: Preflight) -> Iterator[tuple[str, str]]:
             "" if found.free_nbytes is None else f", {render.size(found.free_nbytes)} free"
         )
         yield "disk", f"{render.size(found.write_nbytes)} to write{free}"
+    if found.authenticity is not None:
+        yield "signature", found.authenticity.text
     if shell.verbose:
         yield "took", f"{found.seconds:.2f} s"

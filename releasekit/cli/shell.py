@@ -62,6 +62,10 @@ class Shell:
         click.echo(f"error: {printable(message)}", err=True)
         return code
 
+    def warn(self, message: str) -> None:
+        """Say what is no error, but ought to be known; not even `-q` keeps it back."""
+        click.echo(f"warning: {printable(message)}", err=True)
+
     def note_compiling(self) -> None:
         """Tell whoever watches why the first run takes some seconds to get going."""
         if self.quiet or not sys.stderr.isatty():

@@ -17,10 +17,12 @@ from functools import partial
 from itertools import cycle
 from pathlib import Path
 
+from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy, remember
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.base import check_base, open_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
+from releasekit.delta.trusted import open_trusted
 from releasekit.delta.weights import finished_files, write_weights
 from releasekit.device.choose import AUTO, Engine, engines, explain
 from releasekit.errors import IntegrityError
@@ -45,6 +47,7 @@ class ApplyPlan:
         device: what adds the residuals, and why.
         free_nbytes: disk space that is free where the output would lie.
         notes: what there is to know of the base, though it is no fault.
+        authenticity: whose the release is.
     """
 
     files: dict[str, int]
@@ -56,6 +59,7 @@ class ApplyPlan:
     device: str
     free_nbytes: int
     notes: tuple[str, ...]
+    authenticity: Authenticity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,7 @@ class ApplyResult:
         kept: files that an earlier, interrupted run had finished.
         device: what added the residuals, and why.
         notes: what there is to know of the base, though it is no fault.
+        authenticity: whose the release is.
     """
 
     out: Path
@@ -81,6 +86,7 @@ class ApplyResult:
     kept: tuple[str, ...]
     device: str
     notes: tuple[str, ...]
+    authenticity: Authenticity
 
 
 def plan_apply(
@@ -88,6 +94,7 @@ def plan_apply(
     delta: str | Path,
     out: str | Path,
     *,
+    policy: Policy = DEFAULT_POLICY,
     force: bool = False,
     device: str = AUTO,
     threads: int | None = None,
@@ -97,9 +104,10 @@ def plan_apply(
 
     Reads headers and a few small tensors, writes nothing. Raises as `apply_delta` does.
     """
+    policy = policy.of(delta)
     base, delta = locate(base), locate(delta)
     check_output(Path(out), force=force, inputs=(base, delta))
-    with _prepared(base, delta, device, threads, max_memory) as prepared:
+    with _prepared(base, delta, policy, device, threads, max_memory) as prepared:
         manifest, resources = prepared.release.manifest, prepared.resources
         return ApplyPlan(
             files={path: entry.size for path, entry in manifest.rebuilt.items()},
@@ -111,6 +119,7 @@ def plan_apply(
             device=explain(device),
             free_nbytes=free_nbytes(Path(out)),
             notes=prepared.notes,
+            authenticity=prepared.authenticity,
         )
 
 
@@ -119,6 +128,7 @@ def apply_delta(
     delta: str | Path,
     out: str | Path,
     *,
+    policy: Policy = DEFAULT_POLICY,
     force: bool = False,
     device: str = AUTO,
     threads: int | None = None,
@@ -131,6 +141,7 @@ def apply_delta(
         base: the base checkpoint: a path, or a model on the Hub.
         delta: the release, likewise.
         out: folder to make; appears complete and verified, or not at all.
+        policy: what is asked of the release's signature.
         force: replace `out` if it exists.
         device: what adds the residuals: `auto`, `cpu`, `cuda`, `cuda:N`, `cuda:all` (file
             by file in turn) or `mps`. The result is the same.
@@ -144,11 +155,13 @@ def apply_delta(
         FormatError: if an input is malformed.
         BaseMismatchError: if `base` is not the base of this delta.
         IntegrityError: if the release is damaged.
+        SignatureError: if `policy` refuses the release.
         OSError: if the system fails; the work can be continued by the same call.
     """
+    policy = policy.of(delta)
     base, delta, out = locate(base, progress), locate(delta, progress), Path(out)
     check_output(out, force=force, inputs=(base, delta))
-    with _prepared(base, delta, device, threads, max_memory) as prepared:
+    with _prepared(base, delta, policy, device, threads, max_memory) as prepared:
         release, resources = prepared.release, prepared.resources
         manifest = release.manifest
         with (
@@ -176,6 +189,7 @@ def apply_delta(
                 _copy(folder, release.folder / TARGET_FOLDER / file.path, file, stage)
             folder.keep_only(manifest.rebuilt)
             folder.commit()
+        remember(prepared.authenticity, manifest, release.key, policy)
         return ApplyResult(
             out=out,
             name=manifest.name,
@@ -185,6 +199,7 @@ def apply_delta(
             kept=tuple(kept),
             device=explain(device),
             notes=prepared.notes,
+            authenticity=prepared.authenticity,
         )
 
 
@@ -211,15 +226,22 @@ class _Prepared:
     rebuilds: list[Rebuild]
     resources: Resources
     notes: tuple[str, ...]
+    authenticity: Authenticity
 
 
 @contextmanager
 def _prepared(
-    base: Path, delta: Path, device: str, threads: int | None, max_memory: int
+    base: Path,
+    delta: Path,
+    policy: Policy,
+    device: str,
+    threads: int | None,
+    max_memory: int,
 ) -> Iterator[_Prepared]:
     """Open the inputs, and check all that can be checked before anything is written."""
+    opened, authenticity = open_trusted(delta, policy)
     with (
-        Release.open(delta) as release,
+        opened as release,
         open_base(base, release.manifest) as checkpoint,
     ):
         notes = check_base(release.manifest, checkpoint, release.folder)
@@ -232,6 +254,7 @@ def _prepared(
             rebuilds=rebuilds,
             resources=allot(rebuilds[0], chosen, threads, max_memory),
             notes=notes,
+            authenticity=authenticity,
         )
 
 

@@ -12,12 +12,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from releasekit.authenticity import DEFAULT_POLICY, Policy
 from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.base import check_base, open_base
 from releasekit.delta.rebuild import Rebuild
-from releasekit.delta.release import Release
+from releasekit.delta.trusted import open_trusted
 from releasekit.device.choose import TORCH_NBYTES
 from releasekit.errors import BaseMismatchError, UsageError
 from releasekit.manifest import Manifest
@@ -37,6 +38,7 @@ def load_into(
     base: str | Path | None,
     delta: str | Path,
     *,
+    policy: Policy = DEFAULT_POLICY,
     threads: int | None = None,
     max_memory: int = DEFAULT_MAX_MEMORY,
     progress: ProgressCallback | None = None,
@@ -49,6 +51,7 @@ def load_into(
         base: the base checkpoint: a path, or a model on the Hub; None if the model holds
             it.
         delta: the release: a path, or on the Hub.
+        policy: what is asked of the release's signature.
         threads: worker threads; by default one a processor.
         max_memory: bytes of host memory to use at most, beyond the model.
         progress: called with the state of each stage.
@@ -61,12 +64,14 @@ def load_into(
             The model is unchanged.
         BaseMismatchError: if `base`, or what the model holds, is not the base of this
             delta. The model is unchanged if it was to be the base.
+        SignatureError: if `policy` refuses the release. The model is unchanged.
         FormatError, IntegrityError: as `apply_delta` does. The model is worthless then.
     """
     from releasekit.device.tensors import MemoryCheckpoint
 
     with ExitStack() as stack:
-        release = stack.enter_context(Release.open(locate(delta, progress)))
+        opened, _ = open_trusted(locate(delta, progress), policy.of(delta))
+        release = stack.enter_context(opened)
         manifest = release.manifest
         tensors = _tensors(model, manifest)
         checkpoint: Checkpoint

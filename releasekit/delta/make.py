@@ -9,19 +9,22 @@ What an interrupted run had coded is kept.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from releasekit.checkpoint import Checkpoint, LaidOut, open_checkpoint
+from releasekit.checkpoint import Checkpoint, LaidOut, open_found
+from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import locate
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.codec import Ulp
 from releasekit.delta.accept import accept_bases, check_accepted
 from releasekit.delta.encode import StaleJournalError, need
 from releasekit.delta.maker import Maker, write_small_files
+from releasekit.delta.notary import TARGET, Label, Notary, Source, read_succession
 from releasekit.delta.plain import refuse_names
 from releasekit.delta.source import list_target
 from releasekit.device.choose import AUTO, engines, explain
@@ -29,7 +32,10 @@ from releasekit.errors import UsageError
 from releasekit.operations import count_operations
 from releasekit.output import OutputFolder, require_space
 from releasekit.progress import ProgressCallback
+from releasekit.provenance import EPOCH_VARIABLE, read_epoch
 from releasekit.resources import DEFAULT_MAX_MEMORY, share_out
+from releasekit.signing.keys import PrivateKey
+from releasekit.versions import FIRST
 
 #: Size at which a payload shard is closed, in bytes: what one failed upload may cost.
 DEFAULT_SHARD_NBYTES: Final = 2_000_000_000
@@ -42,6 +48,9 @@ class MakeResult:
     Attributes:
         out: the release folder.
         name: the release's name.
+        version: its version.
+        publisher: whose it says to be; None if it does not.
+        key: fingerprint of the key that signed it; None if none did.
         codec: the codec's identifier.
         base_identity: identity of the base.
         target_identity: identity of the target.
@@ -60,6 +69,9 @@ class MakeResult:
 
     out: Path
     name: str
+    version: str
+    publisher: str | None
+    key: str | None
     codec: str
     base_identity: str
     target_identity: str
@@ -90,6 +102,10 @@ def make_delta(
     out: str | Path,
     *,
     name: str | None = None,
+    version: str = FIRST,
+    publisher: str | None = None,
+    sign_key: PrivateKey | None = None,
+    succession: str | Path | None = None,
     shard_nbytes: int = DEFAULT_SHARD_NBYTES,
     exclude: Sequence[str] = (),
     accept: Sequence[str | Path] = (),
@@ -108,6 +124,12 @@ def make_delta(
             are released with it, verbatim.
         out: folder to make; appears complete and proved, or not at all.
         name: the release's name; by default the target's.
+        version: one to four numbers with dots between them; users are warned of a lower one
+            than they have seen.
+        publisher: whose release it is, as users may know them by their keys.
+        sign_key: signs the release, and the model that it rebuilds.
+        succession: file of links by which the publisher's former keys vouch for this one,
+            as `releasekit rotate-key` makes it; goes into the release.
         shard_nbytes: size at which a payload shard is closed.
         exclude: patterns of files in the target folder to leave out.
         accept: other checkpoints that users may have for a base. Each must hold what the
@@ -128,23 +150,43 @@ def make_delta(
         OSError: if the system fails.
     """
     started = time.monotonic()
+    given = base
     base, target = locate(base, progress), Path(target)
     listed = list_target(target, exclude)
-    root = listed.found.root
+    root, found = listed.found.root, find(base)
+    codec = codec or Ulp()
+    notary = Notary(
+        sources=(
+            Source.of("base", given, found),
+            Source(role=TARGET, root=root, files=(*listed.found.files, *listed.others)),
+        ),
+        parameters={
+            "command": "make-delta",
+            "codec": codec.to_json(),
+            "shard_nbytes": shard_nbytes,
+            "exclude": list(exclude),
+        },
+        key=sign_key,
+        succession=read_succession(succession, sign_key),
+        epoch=read_epoch(os.environ.get(EPOCH_VARIABLE)),
+    )
     with (
         SafetensorsCheckpoint.open(listed.found) as target_checkpoint,
-        open_checkpoint(base) as base_checkpoint,
+        open_found(found) as base_checkpoint,
     ):
         made = make_release(
             base_checkpoint,
             target_checkpoint,
             {path: root / path for path in listed.others},
             Path(out),
-            name=name or _default_name(target),
+            label=Label(
+                name=name or _default_name(target), version=version, publisher=publisher
+            ),
+            notary=notary,
             inputs=(base, target),
             accept=accept,
             shard_nbytes=shard_nbytes,
-            codec=codec or Ulp(),
+            codec=codec,
             force=force,
             device=device,
             threads=threads,
@@ -160,7 +202,8 @@ def make_release(
     others: Mapping[str, Path | bytes],
     out: Path,
     *,
-    name: str,
+    label: Label,
+    notary: Notary,
     inputs: tuple[Path, ...],
     accept: Sequence[str | Path],
     shard_nbytes: int,
@@ -174,9 +217,11 @@ def make_release(
     """Release an open target, which need not be in files, as a delta on an open base.
 
     As `make_delta`, but for `others`: the target's other files by their paths, each where
-    it is or what it holds; and `inputs`: paths that are read, and `out` may not touch.
+    it is or what it holds; `label`: what it is called; `notary`: who vouches for it; and
+    `inputs`: paths that are read, and `out` may not touch.
     """
     started = time.monotonic()
+    label.check()
     if shard_nbytes < 1:
         raise UsageError(f"shard size: expected at least 1 byte, found {shard_nbytes}")
     if not target.specs:
@@ -190,7 +235,8 @@ def make_release(
         base=base,
         target=target,
         others=others,
-        name=name,
+        label=label,
+        notary=notary,
         codec=codec,
         shard_nbytes=shard_nbytes,
         engine=engine,
@@ -210,13 +256,17 @@ def make_release(
             folder.restart()
             manifest, encoder = maker.encode(folder)
         manifest = accept_bases(manifest, others_to_accept, threads, progress)
-        published = write_small_files(folder, manifest)
+        materials = notary.materials(manifest, threads, progress)
+        published = write_small_files(folder, manifest, notary, materials)
         maker.read_back(folder, manifest, encoder.payloads)
         folder.commit()
     operations = {name: made.op.value for name, made in manifest.operations.items()}
     return MakeResult(
         out=out,
         name=manifest.name,
+        version=manifest.version,
+        publisher=manifest.publisher,
+        key=notary.key.public.fingerprint if notary.key else None,
         codec=codec.id,
         base_identity=manifest.base_identity,
         target_identity=manifest.target_identity,

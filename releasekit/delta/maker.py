@@ -14,6 +14,7 @@ from releasekit.checkpoint import Checkpoint, LaidOut
 from releasekit.codec import Ulp
 from releasekit.delta.encode import Encoder, hash_base
 from releasekit.delta.journal import Journal
+from releasekit.delta.notary import Label, Notary, sign_files, sign_rebuilt
 from releasekit.delta.plain import plain_layout
 from releasekit.delta.plan import find_aliases
 from releasekit.delta.release import Release
@@ -25,7 +26,12 @@ from releasekit.hashing import hash_files
 from releasekit.manifest import (
     LOADER_STOP,
     MANIFEST,
+    PROVENANCE,
+    REBUILT_SIGNATURE,
     REBUILT_SUMS,
+    RESERVED,
+    SIGNATURE,
+    SUCCESSION,
     SUMS,
     TARGET_FOLDER,
     FileEntry,
@@ -35,7 +41,9 @@ from releasekit.names import folded, shown
 from releasekit.output import OutputFolder
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
+from releasekit.provenance import Material
 from releasekit.resources import Resources
+from releasekit.signing.statement import GIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +54,8 @@ class Maker:
         base: the base.
         target: what is to be released.
         others: the target's other files by their paths: where they are, or what they hold.
-        name: the release's name.
+        label: what the release is called.
+        notary: vouches for it.
         codec: how to code.
         shard_nbytes: size at which a payload shard is closed.
         engine: proves the chunks.
@@ -57,7 +66,8 @@ class Maker:
     base: Checkpoint
     target: LaidOut
     others: Mapping[str, Path | bytes]
-    name: str
+    label: Label
+    notary: Notary
     codec: Ulp
     shard_nbytes: int
     engine: Engine
@@ -70,7 +80,7 @@ class Maker:
             _made_with(),
             self.codec.to_json(),
             self.shard_nbytes,
-            self.name,
+            self.label.name,
             [[n, s.describe()] for n, s in self.base.specs.items()],
             [[f.name, sha256_hex(f.layout.prefix)] for f in self.target.files],
             list(self.others),
@@ -121,7 +131,9 @@ class Maker:
                 unread = [name for name in self.base.specs if name not in encoder.base]
                 base = encoder.base | hash_base(self.base, unread, workers, self.progress)
         manifest = Manifest(
-            name=self.name,
+            name=self.label.name,
+            version=self.label.version,
+            publisher=self.label.publisher,
             made_with=_made_with(),
             codec=self.codec,
             base={tensor: base[tensor] for tensor in sorted(base)},
@@ -178,7 +190,9 @@ def _keep(folder: OutputFolder, path: str, content: Path | bytes) -> FileEntry:
     return FileEntry(path=path, size=size, sha256=digest)
 
 
-def write_small_files(folder: OutputFolder, manifest: Manifest) -> int:
+def write_small_files(
+    folder: OutputFolder, manifest: Manifest, notary: Notary, materials: list[Material]
+) -> int:
     """Write all but shards and verbatim files; returns the size of the whole release."""
     rebuilt = {path: entry.sha256 for path, entry in manifest.rebuilt.items()}
     small = {MANIFEST: manifest.pack(), REBUILT_SUMS: sums.format_sums(rebuilt)}
@@ -188,11 +202,21 @@ def write_small_files(folder: OutputFolder, manifest: Manifest) -> int:
     if LOADER_STOP not in digests:
         small[LOADER_STOP] = _loader_stop(manifest)
     digests |= {name: sha256_hex(data) for name, data in small.items()}
-    small[SUMS] = sums.format_sums(digests)
+    later = {PROVENANCE: notary.provenance(manifest, materials, digests)}
+    if notary.key is not None:
+        later[REBUILT_SIGNATURE] = sign_rebuilt(manifest, notary.key)
+        if notary.succession is not None:
+            later[SUCCESSION] = notary.succession
+    digests |= {name: sha256_hex(data) for name, data in later.items()}
+    small |= later | {SUMS: sums.format_sums(digests)}
+    digests[SUMS] = sha256_hex(small[SUMS])
+    if notary.key is not None:
+        small[SIGNATURE] = sign_files(manifest.name, digests, notary.key)
     for name, data in small.items():
         folder.write(name, data)
-    folder.keep_only([*digests, SUMS])
-    return sum(folder.path(name).stat().st_size for name in (*digests, SUMS))
+    names = {*digests, *small}
+    folder.keep_only(names)
+    return sum(folder.path(name).stat().st_size for name in names)
 
 
 def _stand_in(folder: OutputFolder, manifest: Manifest) -> dict[str, str]:
@@ -203,8 +227,9 @@ def _stand_in(folder: OutputFolder, manifest: Manifest) -> dict[str, str]:
     Returns:
         The SHA-256 of each file by its path.
     """
-    own = {MANIFEST, SUMS, REBUILT_SUMS, TARGET_FOLDER, *manifest.stored}
-    taken = {folded(name) for name in own}
+    own = {*RESERVED, *manifest.stored} - {LOADER_STOP}
+    # Git's own files are for the repository that the target was in.
+    taken = {folded(name) for name in (*own, *GIT)}
     placed = {}
     for entry in manifest.files:
         first = entry.path.partition("/")[0]

@@ -13,10 +13,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.base import check_base, open_base
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
+from releasekit.delta.trusted import open_trusted
 from releasekit.device.choose import TORCH_NBYTES
 from releasekit.errors import UsageError
 from releasekit.manifest import Manifest
@@ -34,17 +36,20 @@ class OpenDelta:
 
     Attributes:
         manifest: what the release says.
+        authenticity: whose the release is.
     """
 
     def __init__(
         self,
         release: Release,
+        authenticity: Authenticity,
         rebuild: Rebuild,
         threads: int | None,
         max_memory: int,
         kept: ExitStack,
     ) -> None:
         self.manifest: Manifest = release.manifest
+        self.authenticity = authenticity
         self._rebuild = rebuild
         self._threads = threads
         self._max_memory = max_memory
@@ -126,6 +131,7 @@ def open_delta(
     delta: str | Path,
     base: str | Path,
     *,
+    policy: Policy = DEFAULT_POLICY,
     threads: int | None = None,
     max_memory: int = DEFAULT_MAX_MEMORY,
 ) -> OpenDelta:
@@ -134,6 +140,7 @@ def open_delta(
     Args:
         delta: the release: a path, or on the Hub.
         base: the base checkpoint, likewise.
+        policy: what is asked of the release's signature.
         threads: worker threads; by default one a processor.
         max_memory: bytes of host memory to use at most, beyond the tensors themselves.
 
@@ -142,10 +149,14 @@ def open_delta(
         FormatError: if an input is malformed.
         BaseMismatchError: if `base` is not the base of this delta.
         IntegrityError: if the release is incomplete.
+        SignatureError: if `policy` refuses the release.
     """
     with ExitStack() as stack:
-        release = stack.enter_context(Release.open(locate(delta)))
+        opened, authenticity = open_trusted(locate(delta), policy.of(delta))
+        release = stack.enter_context(opened)
         checkpoint = stack.enter_context(open_base(locate(base), release.manifest))
         check_base(release.manifest, checkpoint)
         rebuild = Rebuild(release, checkpoint)
-        return OpenDelta(release, rebuild, threads, max_memory, stack.pop_all())
+        return OpenDelta(
+            release, authenticity, rebuild, threads, max_memory, stack.pop_all()
+        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
 from releasekit.checkpoint import Checkpoint, open_checkpoint
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.apply import allot
@@ -20,6 +21,7 @@ from releasekit.delta.base import examine, open_base
 from releasekit.delta.diagnosis import Finding
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
+from releasekit.delta.trusted import open_trusted
 from releasekit.device.choose import AUTO, engines
 from releasekit.errors import (
     BaseMismatchError,
@@ -27,6 +29,7 @@ from releasekit.errors import (
     HubError,
     IntegrityError,
     ReleaseKitError,
+    SignatureError,
 )
 from releasekit.manifest import Manifest
 from releasekit.output import PARTIAL_SUFFIX, check_output, free_nbytes, require_space
@@ -49,6 +52,8 @@ class Preflight:
         free_nbytes: disk space that is free where the output would lie; None if no output
             was named.
         seconds: time that the check took.
+        authenticity: whose the release is; None if it cannot be opened, or is another
+            tool's delta.
     """
 
     base: str
@@ -59,6 +64,7 @@ class Preflight:
     write_nbytes: int | None
     free_nbytes: int | None
     seconds: float
+    authenticity: Authenticity | None = None
 
     @property
     def ok(self) -> bool:
@@ -71,6 +77,7 @@ def preflight(
     delta: str | Path,
     *,
     out: str | Path | None = None,
+    policy: Policy = DEFAULT_POLICY,
     device: str = AUTO,
     threads: int | None = None,
     max_memory: int = DEFAULT_MAX_MEMORY,
@@ -82,6 +89,7 @@ def preflight(
         base: file or folder of the base checkpoint, or a model on the Hub.
         delta: folder of the release, or its name on the Hub.
         out: folder that is to be made; if it is given, the disk space is checked too.
+        policy: what is asked of the release's signature.
         device: what adds the residuals, as in `apply_delta`.
         threads: worker threads.
         max_memory: bytes of host memory to use at most.
@@ -93,18 +101,23 @@ def preflight(
     """
     started = time.monotonic()
     findings: list[Finding] = []
+    policy = policy.of(delta)
     release: Release | None = None
+    authenticity: Authenticity | None = None
     checkpoint: Checkpoint | None = None
     memory = free = None
     with ExitStack() as kept:
-        with Noting(findings, errors=(FormatError, HubError, IntegrityError)):
-            release = kept.enter_context(Release.open(locate(delta, progress)))
+        with Noting(
+            findings, errors=(FormatError, HubError, IntegrityError, SignatureError)
+        ):
+            opened, authenticity = open_trusted(locate(delta, progress), policy)
+            release = kept.enter_context(opened)
             release.check_files()
         manifest = None if release is None else release.manifest
         with Noting(findings), Noting(findings, "release", (BaseMismatchError,)):
             path = locate(base, progress)
-            opened = open_base(path, manifest) if manifest else open_checkpoint(path)
-            checkpoint = kept.enter_context(opened)
+            source = open_base(path, manifest) if manifest else open_checkpoint(path)
+            checkpoint = kept.enter_context(source)
         if release is not None and checkpoint is not None:
             with Noting(findings):
                 findings += examine(release.manifest, checkpoint, release.folder)
@@ -121,6 +134,7 @@ def preflight(
         write_nbytes=manifest.rebuilt_nbytes if manifest else None,
         free_nbytes=free,
         seconds=time.monotonic() - started,
+        authenticity=authenticity,
     )
 
 

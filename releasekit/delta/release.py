@@ -6,7 +6,7 @@ hold exactly the payloads that the manifest's operations call for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from releasekit.codec.addition import plain_dtype
 from releasekit.codec.chunks import Chunking, parse_table, table_nbytes
 from releasekit.digest import hash_file, sha256_hex
 from releasekit.errors import FormatError, IntegrityError, UsageError
-from releasekit.manifest import MANIFEST, SUMS, FileEntry, Manifest
+from releasekit.manifest import MANIFEST, SIGNATURE, SUMS, FileEntry, Manifest
 from releasekit.manifest_parser import parse
 from releasekit.names import shown
 from releasekit.pipeline import Workers
@@ -55,15 +55,20 @@ class Release:
         self._payloads = payloads
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, signed: Mapping[str, str] | None = None) -> Self:
         """Open the release in `folder`.
+
+        Args:
+            folder: where it is.
+            signed: SHA-256 of each of its files, by a signature that was found good. The
+                manifest is held against it before it is parsed.
 
         Raises:
             UsageError: if there is none.
             FormatError: if it is malformed.
             IntegrityError: if a file is missing or has another size.
         """
-        manifest, key = _read_manifest(folder)
+        manifest, key = _read_manifest(folder, signed)
         with ExitStack() as stack:
             payloads = stack.enter_context(_open_files(folder, manifest.shards))
             plain = None
@@ -200,7 +205,7 @@ def _open_files(folder: Path, entries: Iterable[FileEntry]) -> SafetensorsCheckp
     return SafetensorsCheckpoint.open_files(str(folder), folder, paths)
 
 
-def _read_manifest(folder: Path) -> tuple[Manifest, str]:
+def _read_manifest(folder: Path, signed: Mapping[str, str] | None) -> tuple[Manifest, str]:
     """Read the manifest of the release in `folder`, and its SHA-256, once checked.
 
     Raises:
@@ -220,18 +225,31 @@ def _read_manifest(folder: Path) -> tuple[Manifest, str]:
             f"{path.stat().st_size}"
         )
     document = path.read_bytes()
-    listed = read_sums(folder / SUMS).get(MANIFEST)
     found = sha256_hex(document)
+    if signed is not None:
+        _require_signed(path, found, signed.get(MANIFEST))
+    listed = read_sums(folder / SUMS, signed).get(MANIFEST)
     if listed != found:
         raise IntegrityError(
             f"{path}: expected sha256 {listed} as in {SUMS}, found {found}: the release "
             "is damaged or was changed; download it again"
         )
-    return parse(document), found
+    manifest = parse(document)
+    if signed is not None:
+        for name, entry in manifest.stored.items():
+            if signed.get(name) != entry.sha256:
+                raise IntegrityError(
+                    f"{folder}: {SIGNATURE} and {MANIFEST} disagree over {name}"
+                )
+    return manifest, found
 
 
-def read_sums(path: Path) -> dict[str, str]:
+def read_sums(path: Path, signed: Mapping[str, str] | None = None) -> dict[str, str]:
     """Read a list of digests.
+
+    Args:
+        path: where it is, in the release's folder.
+        signed: SHA-256 of the release's files, against one of which it is held.
 
     Raises:
         FormatError: if it is malformed.
@@ -243,7 +261,18 @@ def read_sums(path: Path) -> dict[str, str]:
         )
     if path.stat().st_size > manifests.MAX_MANIFEST:
         raise FormatError(f"{path}: expected at most {manifests.MAX_MANIFEST} bytes")
-    return sums.parse_sums(path.read_bytes(), str(path))
+    data = path.read_bytes()
+    if signed is not None:
+        _require_signed(path, sha256_hex(data), signed.get(path.name))
+    return sums.parse_sums(data, str(path))
+
+
+def _require_signed(path: Path, found: str, expected: str | None) -> None:
+    if found != expected:
+        raise IntegrityError(
+            f"{path}: expected sha256 {expected}, which is signed, found {found}: the "
+            "release is damaged or was changed; download it again"
+        )
 
 
 def _require_size(path: Path, size: int) -> None:

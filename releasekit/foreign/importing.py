@@ -7,24 +7,30 @@ digests, from the same base.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from releasekit.checkpoint.derived import Sharded
+from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import locate
 from releasekit.codec import Ulp
 from releasekit.conversion import beside_as_written, dtype_name
 from releasekit.delta.make import DEFAULT_SHARD_NBYTES as DEFAULT_PAYLOADS
 from releasekit.delta.make import MakeResult, make_release
+from releasekit.delta.notary import Label, Notary, Source, read_succession
 from releasekit.device.choose import AUTO as AUTO_DEVICE
 from releasekit.errors import UsageError
 from releasekit.foreign.apply import open_sum
 from releasekit.foreign.recipes import AUTO
 from releasekit.foreign.recognise import Origin, recognise
 from releasekit.progress import ProgressCallback
+from releasekit.provenance import EPOCH_VARIABLE, read_epoch
 from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.sharding import DEFAULT_SHARD_NBYTES, index_of
+from releasekit.signing.keys import PrivateKey
+from releasekit.versions import FIRST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,10 @@ def import_delta(
     dtype: str | None = None,
     order: str | None = None,
     name: str | None = None,
+    version: str = FIRST,
+    publisher: str | None = None,
+    sign_key: PrivateKey | None = None,
+    succession: str | Path | None = None,
     accept: Sequence[str | Path] = (),
     codec: Ulp | None = None,
     model_shard_nbytes: int = DEFAULT_SHARD_NBYTES,
@@ -72,7 +82,7 @@ def import_delta(
     with the files beside the delta as `make_delta` does, with all other arguments. The
     release's name is by default the delta folder's. Raises as both of them do.
     """
-    given = str(delta)
+    given, given_base = str(delta), base
     base, delta = locate(base, progress), locate(delta, progress)
     if (origin := recognise(delta, recipe)) is not Origin.ADDITIVE:
         what = "XOR files" if origin is Origin.XOR else "a release of releasekit already"
@@ -89,16 +99,37 @@ def import_delta(
         shard_nbytes=model_shard_nbytes,
     ) as total:
         others = beside_as_written(total.found.root, total.others, total.recipe.dtype)
+        codec = codec or Ulp()
+        of_delta = Source.of("delta", given, total.found)
+        notary = Notary(
+            sources=(
+                Source.of("base", given_base, find(base)),
+                replace(of_delta, files=(*of_delta.files, *total.others)),
+            ),
+            parameters={
+                "command": "import-delta",
+                "recipe": total.recipe.name,
+                "dtype": dtype_name(total.recipe.dtype),
+                "order": total.recipe.order.value,
+                "model_shard_nbytes": model_shard_nbytes,
+                "codec": codec.to_json(),
+                "shard_nbytes": shard_nbytes,
+            },
+            key=sign_key,
+            succession=read_succession(succession, sign_key),
+            epoch=read_epoch(os.environ.get(EPOCH_VARIABLE)),
+        )
         made = make_release(
             total.inputs[0],
             Sharded(total.model, total.shards),
             others | index_of(total.shards),
             Path(out),
-            name=name or _name_of(given),
+            label=Label(name=name or _name_of(given), version=version, publisher=publisher),
+            notary=notary,
             inputs=(base, delta),
             accept=accept,
             shard_nbytes=shard_nbytes,
-            codec=codec or Ulp(),
+            codec=codec,
             force=force,
             device=device,
             threads=threads,

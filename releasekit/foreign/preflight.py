@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from releasekit.authenticity import DEFAULT_POLICY, Policy
 from releasekit.checkpoint.locate import locate
 from releasekit.delta import preflight as of_releases
 from releasekit.delta.diagnosis import Finding
@@ -28,6 +29,7 @@ def preflight(
     delta: str | Path,
     *,
     out: str | Path | None = None,
+    policy: Policy = DEFAULT_POLICY,
     recipe: str = AUTO,
     device: str = AUTO_DEVICE,
     threads: int | None = None,
@@ -40,6 +42,7 @@ def preflight(
         base: the base checkpoint: a path, or a model on the Hub.
         delta: a release of ours, or another tool's delta, likewise.
         out: folder that is to be made; if it is given, the disk space is checked too.
+        policy: what is asked of a release's signature.
         recipe: whose script to follow with another tool's delta.
         device: what adds the residuals, as in `apply_delta`.
         threads: worker threads.
@@ -59,6 +62,7 @@ def preflight(
             base,
             path,
             out=out,
+            policy=policy.of(delta),
             device=device,
             threads=threads,
             max_memory=max_memory,

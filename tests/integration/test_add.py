@@ -1160,6 +1160,7 @@ class ByHand:
         manifest = {
             "format": "releasekit-delta/1",
             "name": "by hand",
+            "version": "1",
             "made_with": "FORMAT.md",
             "codec": {"id": "add-v1", "params": {"chunk": self.CHUNK}},
             "base": {

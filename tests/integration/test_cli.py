@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 
 from tests.builders import model_folder, safetensors_bytes
-from tests.integration.tools import COMMAND, digests, releasekit, small_pair
+from tests.integration.tools import COMMAND, digests, releasekit, small_pair, unsigned
 
-COMMANDS = ["make-delta", "preflight", "apply-delta", "verify", "inspect"]
+COMMANDS = [
+    *("make-delta", "preflight", "apply-delta", "verify", "inspect", "identify"),
+    *("convert", "import-delta", "keygen", "sign", "trust", "rotate-key"),
+]
 EXIT_CODES = """\
 Exit codes:
   0    done, everything as it should be
@@ -26,6 +29,7 @@ Exit codes:
   3    a file is malformed
   4    the base is not the one that the delta was made with
   5    a file is damaged, missing or unexpected
+  6    not signed by a trusted key, or older than what was seen before
   8    the Hugging Face Hub refused, or could not be reached
   130  interrupted; nothing half-made was left under the output's name
 """
@@ -129,6 +133,9 @@ def test_make_as_json(world: World) -> None:
     assert made == {
         "out": str(world.release),
         "name": "tune",
+        "version": "1",
+        "publisher": None,
+        "key": None,
         "codec": "ulp-v1",
         "accepted": [],
         "operations": {
@@ -160,6 +167,7 @@ def test_apply_as_json(world: World) -> None:
         "kept": [],
         "device": "cpu (auto: decoding, hashing and the disk bound this work, not adding)",
         "notes": [],
+        "signature": unsigned(world.release),
     }
     assert world.applied["files"] == found
 
@@ -170,6 +178,7 @@ def test_inspect_as_json(world: World) -> None:
     found = json.loads(done.stdout)
     assert found["kind"] == "delta"
     assert found["name"] == "tune"
+    assert (found["version"], found["publisher"]) == ("1", None)
     assert found["made_with"] == f"releasekit {version('releasekit')}"
     assert found["codec"]["id"] == "ulp-v1"
     assert found["base_identity"] == world.made["base_identity"]
@@ -225,6 +234,7 @@ def test_verify_as_json(world: World) -> None:
     found = json.loads(done.stdout)
     assert found["ok"] is True
     assert found["against"] == str(world.release / "rebuilt.SHA256SUMS")
+    assert found["signature"] == unsigned(world.release)
     assert {file["path"]: file["found"] for file in found["files"]} == digests(
         world.rebuilt
     )
@@ -249,12 +259,14 @@ def test_verify_in_words(world: World) -> None:
     assert done.stdout.splitlines() == [
         "good        config.json",
         "good        delta-00001-of-00001.safetensors",
+        "good        provenance.json",
         "good        rebuilt.SHA256SUMS",
         "good        release.json",
         "good        target/config.json",
         "good        target/größe/notes.txt",
         "good        target/model.safetensors.index.json",
-        "7 good, 0 wrong, 0 missing, 0 unexpected",
+        "8 good, 0 wrong, 0 missing, 0 unexpected",
+        "signature: none",
     ]
 
 
@@ -266,7 +278,8 @@ def test_make_and_apply_in_words(world: World, tmp_path: Path) -> None:
     )
     assert (made.returncode, made.stderr) == (0, "")
     lines = words(made.stdout)
-    assert f"release Tüne 1 in {tmp_path / 'd'}" in lines
+    assert f"release Tüne 1, version 1, in {tmp_path / 'd'}" in lines
+    assert "signed no; see `releasekit sign`" in lines
     assert "left out optimizer.bin" in lines
     assert "same norm.weight" in lines
     assert len(list((tmp_path / "d").glob("delta-*-of-00004.safetensors"))) == 4
@@ -277,6 +290,7 @@ def test_make_and_apply_in_words(world: World, tmp_path: Path) -> None:
     assert (applied.returncode, applied.stderr) == (0, "")
     lines = words(applied.stdout)
     assert f"model Tüne 1 in {tmp_path / 'r'}" in lines
+    assert "signature none" in lines
     for name, digest in digests(world.rebuilt).items():
         assert f"{digest} {name}" in lines
 
@@ -307,6 +321,7 @@ def test_a_dry_run_writes_nothing(world: World, tmp_path: Path, form: str) -> No
     sizes = {name: (world.rebuilt / name).stat().st_size for name in digests(world.rebuilt)}
     if form == "text":
         assert done.stdout.startswith(f"would write  {len(sizes)} files, ")
+        assert "signature none" in words(done.stdout)
         return
     plan = json.loads(done.stdout)
     assert plan.pop("free_nbytes") > 0
@@ -323,6 +338,7 @@ def test_a_dry_run_writes_nothing(world: World, tmp_path: Path, form: str) -> No
         "delta_nbytes": shards + others,
         "write_nbytes": sum(sizes.values()),
         "notes": [],
+        "signature": unsigned(world.release),
     }
 
 
@@ -611,6 +627,7 @@ def test_verify_tells_what_is_wrong(world: World, tmp_path: Path, option: str) -
     if option == "--json":
         found = json.loads(done.stdout)
         assert found["ok"] is False
+        assert found["signature"] == unsigned(world.release)
         assert {file["path"]: file["status"] for file in found["files"]} == statuses
         return
     assert done.stderr == (
@@ -619,7 +636,8 @@ def test_verify_tells_what_is_wrong(world: World, tmp_path: Path, option: str) -
         "missing, remove what is unexpected\n"
     )
     lines = [f"{status:10}  {name}" for name, status in statuses.items()]
-    assert done.stdout.splitlines() == ([] if option == "-q" else [*lines, counts])
+    lines += [counts, "signature: none"]
+    assert done.stdout.splitlines() == ([] if option == "-q" else lines)
 
 
 def test_a_single_weight_file_is_verified(world: World) -> None:
@@ -629,6 +647,7 @@ def test_a_single_weight_file_is_verified(world: World) -> None:
     assert done.stdout.splitlines() == [
         f"good        {file.name}",
         "1 good, 0 wrong, 0 missing, 0 unexpected",
+        "signature: none",
     ]
 
 

@@ -34,6 +34,7 @@ from tests.builders import model_folder
 from tests.integration.tools import (
     Model,
     as_raw,
+    but_unsigned,
     digests,
     fine_tuned,
     llama,
@@ -232,7 +233,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
         assert shell.run(cli, [str(word) for word in words]) == 2
         assert list(tmp_path.iterdir()) == []
         said = capsys.readouterr()
-        first, message = said.err.split(": ", 1)
+        first, message = but_unsigned(said.err).split(": ", 1)
         assert (first, said.out) == ("error", "")
         return message.strip()
 

@@ -34,6 +34,7 @@ from tests.integration.tools import (
     COMMAND,
     TRACEBACK,
     Model,
+    but_unsigned,
     digests,
     fine_tuned,
     releasekit,
@@ -303,7 +304,7 @@ def test_a_spoiled_file_of_the_base_is_found(
 # The release.
 
 FILES = [
-    *("SHA256SUMS", "config.json", "rebuilt.SHA256SUMS", "release.json"),
+    *("SHA256SUMS", "config.json", "provenance.json", "rebuilt.SHA256SUMS", "release.json"),
     *("target/config.json", "target/tokenizer/größe.txt"),
     "target/model.safetensors.index.json",
     *(f"delta-{number:05}-of-00004.safetensors" for number in (1, 2, 3, 4)),
@@ -324,7 +325,7 @@ def test_a_spoiled_file_of_the_release_is_found(
     spoil(release / name)
     found = faults(release)
     assert name in found or (name == "SHA256SUMS" and found)
-    if name in {"SHA256SUMS", "config.json", "rebuilt.SHA256SUMS"}:
+    if name in {"SHA256SUMS", "config.json", "provenance.json", "rebuilt.SHA256SUMS"}:
         # Little or nothing of these is needed for a rebuild, which then is right.
         with suppress(IntegrityError, FormatError, UsageError):
             apply_delta(world.base, release, tmp_path / "out")
@@ -592,7 +593,8 @@ def interrupted(command: list[str | Path], sign: Path) -> tuple[int, str, str]:
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert TRACEBACK not in stderr
-    return process.returncode, stdout, stderr.removeprefix("\n")  # after the ^C
+    stderr = but_unsigned(stderr).removeprefix("\n")  # after the ^C
+    return process.returncode, stdout, stderr
 
 
 def test_apply_interrupted_says_how_to_go_on(large: Large, tmp_path: Path) -> None:
@@ -697,7 +699,7 @@ def test_a_write_that_fails_leaves_nothing_and_names_the_file(
     done = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith(f": {os.strerror(27)}\n")  # EFBIG
-    assert done.stderr.startswith(f"error: {out}.partial/")
+    assert but_unsigned(done.stderr).startswith(f"error: {out}.partial/")
     assert not out.exists()
     large.run(whole)
     assert digests(out) == digests(large.release if "make" in command else large.target)

@@ -31,6 +31,7 @@ from tests.integration.tools import (
     llama,
     numbers,
     releasekit,
+    unsigned,
 )
 
 FREQS = "model.layers.0.self_attn.rotary_emb.inv_freq"
@@ -113,6 +114,7 @@ def test_a_good_pair_as_json(world: World, tmp_path: Path) -> None:
         "ok": True,
         "findings": [],
         "write_nbytes": sum(p.stat().st_size for p in world.target.iterdir()),
+        "signature": unsigned(world.release),
     }
     assert list(tmp_path.iterdir()) == []
     assert digests(world.base.parent) == before
@@ -121,15 +123,17 @@ def test_a_good_pair_as_json(world: World, tmp_path: Path) -> None:
 def test_a_good_pair_in_words(world: World, tmp_path: Path) -> None:
     done = releasekit(*checking(world.base, world.release))
     assert (done.returncode, done.stderr) == (0, "")
-    ready, memory, disk = done.stdout.splitlines()
-    assert ready == f"ready   tune can be rebuilt from {world.base}"
-    assert memory.startswith("memory  at most ")
-    assert disk.startswith("disk    ")
+    ready, memory, disk, signature = done.stdout.splitlines()
+    assert ready == f"ready      tune can be rebuilt from {world.base}"
+    assert memory.startswith("memory     at most ")
+    assert disk.startswith("disk       ")
     assert disk.endswith(" to write")
+    assert signature == "signature  none"
     done = releasekit(*checking(world.base, world.release, "-v", "--out", tmp_path / "out"))
-    *_, disk, took = done.stdout.splitlines()
+    *_, disk, signature, took = done.stdout.splitlines()
     assert disk.endswith(" free")
-    assert took.startswith("took    0")
+    assert signature == "signature  none"
+    assert took.startswith("took       0")
     done = releasekit(*checking(world.base, world.release, "-q"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -157,7 +161,7 @@ def test_notes_are_told_and_are_no_fault(world: World, tmp_path: Path) -> None:
     ]
     done = releasekit(*checking(base, world.release))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"note    {note}\n")
+    assert done.stdout.startswith(f"note       {note}\n")
     command: list[str | Path] = ["apply-delta", "--base", base, "--delta", world.release]
     for more in (["--out", tmp_path / "x", "--dry-run"], ["--out", tmp_path / "out"]):
         done = releasekit(*command, *map(str, more))

@@ -158,7 +158,7 @@ def test_each_stage_ends_at_its_total(
     run(out, note)
     # The base has a dropped tensor; whole files that a stopped run left are checked first.
     assert [stage for stage in stages if stage != "check kept"] == {
-        "make": ["encode", "hash base", "read back"],
+        "make": ["encode", "hash base", "hash inputs", "read back"],
         "apply": ["rebuild"],
     }[work]
     for reports in stages.values():

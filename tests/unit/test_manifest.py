@@ -65,6 +65,7 @@ def document() -> Document:
     return {
         "format": "releasekit-delta/1",
         "name": "tüne",
+        "version": "1",
         "made_with": "a test",
         "codec": {"id": "ulp-v1", "params": {"chunk": 1024}},
         "base": {

@@ -1,0 +1,391 @@
+"""Is a release its publisher's? Asked before anything in it is believed.
+
+The order is that of every system that gets this right: first the signature, by a key that
+the user holds already; then what it covers; and only then the manifest, whose digest it
+covers. Keys come from the caller (`Policy.public_key`), from certificates under the
+caller's roots, or from the trust file. The key's name in a bundle only says which of these
+to try.
+
+A release without a signature, or with one that no trusted key can check, may be used, with
+a warning that says so, unless the caller or the trust file asks for more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from releasekit import trust as trusts
+from releasekit.checkpoint.locate import hub_owner
+from releasekit.errors import FormatError, ReleaseKitError, SignatureError, UsageError
+from releasekit.manifest import SIGNATURE, SUCCESSION, Manifest
+from releasekit.signing import bundle as bundles
+from releasekit.signing import statement as statements
+from releasekit.signing import succession
+from releasekit.signing.bundle import Bundle
+from releasekit.signing.keys import PublicKey
+from releasekit.trust import Publisher, Seen, Trust
+from releasekit.versions import order
+
+_GET_KEY: Final = (
+    "get the publisher's key from where you would get their word, and give it with "
+    "--public-key, or keep it with `releasekit trust add`"
+)
+
+
+class Status(Enum):
+    """What is known of a signature."""
+
+    SIGNED = "signed"  #: by a trusted key
+    UNCHECKED = "unchecked"  #: by some key, none of which is trusted here
+    UNSIGNED = "unsigned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a caller asks of signatures.
+
+    Attributes:
+        public_key: PEM file of the one key that is trusted; by default those in the trust
+            file.
+        certificates: PEM file of certificates, under one of which the signer's must be.
+        require_signature: refuse what no trusted key signed.
+        allow_downgrade: accept an older version than one that was rebuilt here.
+        pin: trust `public_key` from now on, as this publisher's, if it proves right.
+        owner: organisation on the Hub that the release came from, where that does not show
+            in its path.
+        warn: is told at once what is no error, but ought to be known.
+    """
+
+    public_key: str | Path | None = None
+    certificates: str | Path | None = None
+    require_signature: bool = False
+    allow_downgrade: bool = False
+    pin: str | None = None
+    owner: str | None = None
+    warn: Callable[[str], None] | None = None
+
+    @property
+    def demands(self) -> bool:
+        """Whether only a good signature will do."""
+        return bool(self.require_signature or self.public_key or self.certificates)
+
+    def check(self) -> None:
+        """Refuse wishes that contradict each other, as UsageError."""
+        if self.public_key and self.certificates:
+            raise UsageError(
+                "a public key and certificates: expected one of them; leave the other out"
+            )
+        if self.pin is not None and self.public_key is None:
+            raise UsageError("--pin: pins the key that --public-key names; give that too")
+
+    def of(self, release: str | Path) -> Policy:
+        """This policy for a release as the caller names it: a path, or on the Hub."""
+        if self.owner is not None:
+            return self
+        return replace(self, owner=hub_owner(release))
+
+
+#: Trusts the keys in the trust file; what is not signed may be used.
+DEFAULT_POLICY: Final = Policy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authenticity:
+    """What is known of whose a folder is.
+
+    Attributes:
+        status: whether a trusted key signed it.
+        key: the key that did; None unless it is signed.
+        publisher: whom the trust file knows that key as; None if it does not.
+        files: SHA-256 of each signed file by its path; None unless it is signed.
+        path: the signature's file; None if there is none.
+        replaced: keys whose successor signed, each followed by the one after it.
+        warnings: what ought to be known.
+    """
+
+    status: Status
+    key: PublicKey | None = None
+    publisher: str | None = None
+    files: Mapping[str, str] | None = None
+    path: Path | None = None
+    replaced: tuple[PublicKey, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The same in a line, for people."""
+        if self.key is not None:
+            return f"signed by {self.publisher or 'key'} {self.key.fingerprint}"
+        return "not checked" if self.status is Status.UNCHECKED else "none"
+
+
+def authenticate(
+    folder: Path, policy: Policy, signature: Path | None = None
+) -> Authenticity:
+    """Check the signature of a folder, but not yet the files that it covers.
+
+    Args:
+        folder: a release, or any folder that was signed.
+        policy: what is asked.
+        signature: the bundle; by default `model.sig` in the folder.
+
+    Raises:
+        SignatureError: if it is not as the policy wants it, or no key of the publisher's
+            made it.
+        FormatError: if the bundle, a key or the trust file is malformed.
+        UsageError: if a file of the policy's is missing, or no key.
+    """
+    policy.check()
+    path = signature or folder / SIGNATURE
+    trust = trusts.load(trusts.default_path())
+    known = trust.publisher(policy.owner) if policy.owner else None
+    if signature is None and not path.is_file():
+        if policy.demands or (known and known.require_signature):
+            raise SignatureError(_unsigned(folder, policy, known))
+        warning = (
+            f"{folder}: is not signed, so nothing shows whose it is; ask its publisher for "
+            "a signed one"
+        )
+        return Authenticity(status=Status.UNSIGNED, warnings=(warning,))
+    bundle = bundles.parse(_read(path, bundles.MAX_NBYTES), str(path))
+    keys = _trusted(bundle, policy, trust, known, path)
+    chain = _signer(bundle, keys, folder, path)
+    if chain is None:
+        spent = [key for publisher in trust.publishers for key in publisher.superseded]
+        required = policy.demands or (known and known.require_signature)
+        if required or _is_named(bundle, [*keys, *spent]):
+            raise SignatureError(_not_by(bundle, keys, policy, known, trust, path))
+        warning = f"{path}: was not checked: no key is trusted that made it; {_GET_KEY}"
+        return Authenticity(status=Status.UNCHECKED, path=path, warnings=(warning,))
+    if bundle.hint is not None and bundle.hint != chain[-1].hint:
+        raise SignatureError(
+            f"{path}: names another key than made it: the file is damaged or was changed; "
+            "get the release anew from its publisher"
+        )
+    owner = trust.owner(chain[0])
+    if policy.pin is not None:
+        trust.add(policy.pin, chain[-1])  # refused now, rather than after the work
+    warnings = []
+    if len(chain) > 1:
+        warnings.append(
+            f"{path}: key {chain[0].fingerprint} was followed by {chain[-1].fingerprint}, "
+            "which it vouches for; the new one is to be trusted from now on"
+        )
+    return Authenticity(
+        status=Status.SIGNED,
+        key=chain[-1],
+        publisher=policy.pin or (owner.name if owner else None),
+        files=statements.parse(bundle.payload, str(path)).files,
+        path=path,
+        replaced=tuple(chain[:-1]),
+        warnings=tuple(warnings),
+    )
+
+
+def admit(
+    found: Authenticity, manifest: Manifest, digest: str, policy: Policy, subject: Path
+) -> Authenticity:
+    """Check what a release says of itself against what is known; tells the policy's `warn`.
+
+    Args:
+        found: whose it is.
+        manifest: what it says.
+        digest: SHA-256 of the manifest.
+        policy: what is asked.
+        subject: the release, for messages.
+
+    Raises:
+        SignatureError: if it claims to be another publisher's, or is older than one of its
+            name and key that was rebuilt here.
+    """
+    trust = trusts.load(trusts.default_path())
+    warnings = list(found.warnings)
+    if not (policy.public_key or policy.certificates):
+        _check_claim(found, manifest, trust, subject)
+    if found.key is None:
+        if any(seen.release == manifest.name for seen in trust.seen.values()):
+            warnings.append(
+                f"{subject}: {manifest.name} was signed when it was rebuilt here before"
+            )
+    else:
+        keys = [found.key, *found.replaced]
+        places = [(key.fingerprint, manifest.name) for key in keys]
+        known = [trust.seen[place] for place in places if place in trust.seen]
+        for seen in known:
+            warnings += _check_version(seen, manifest, digest, policy, subject)
+    if policy.warn is not None:
+        for warning in warnings:
+            policy.warn(warning)
+    return replace(found, warnings=tuple(warnings))
+
+
+def remember(found: Authenticity, manifest: Manifest, digest: str, policy: Policy) -> None:
+    """Note in the trust file which version was rebuilt, and keys that were pinned.
+
+    A trust file that cannot be written is no reason to throw the work away: `policy.warn`
+    is told.
+    """
+    if found.key is None:
+        return
+    path = trusts.default_path()
+    try:
+        with trusts.updating(path) as trust:
+            if policy.pin is not None:
+                trust.add(policy.pin, found.key)
+            for old in found.replaced:
+                trust.supersede(old, found.key)
+            trust.see(
+                Seen(
+                    key=found.key.fingerprint,
+                    release=manifest.name,
+                    version=manifest.version,
+                    manifest=digest,
+                )
+            )
+    except (OSError, ReleaseKitError) as error:
+        if policy.warn is not None:
+            policy.warn(
+                f"{manifest.name} is rebuilt, but {path} could not be updated, so that an "
+                f"older version of it would not be noticed: {error}"
+            )
+
+
+def _trusted(
+    bundle: Bundle, policy: Policy, trust: Trust, known: Publisher | None, path: Path
+) -> list[PublicKey]:
+    """The keys that may have made the signature; none of them is from the bundle alone."""
+    if policy.certificates is not None:
+        from releasekit.signing import chains
+
+        roots = chains.load_roots(Path(policy.certificates))
+        if not bundle.certificates:
+            raise SignatureError(
+                f"{path}: carries no certificates; give the key with --public-key"
+            )
+        return [chains.key_of(bundle.certificates, roots, str(path))]
+    if policy.public_key is not None:
+        return [PublicKey.load(Path(policy.public_key))]
+    if known is not None:
+        return known.keys
+    return [key for publisher in trust.publishers for key in publisher.keys]
+
+
+def _signer(
+    bundle: Bundle, keys: list[PublicKey], folder: Path, path: Path
+) -> list[PublicKey] | None:
+    """The trusted key that signed, or one and its successors, the last of which did."""
+    for key in keys:
+        if key.verifies(bundle.signature, bundle.message):
+            return [key]
+    links = folder / SUCCESSION
+    if keys and links.is_file():
+        data = succession.read_links(links)
+        for key in keys:
+            later = succession.follow(data, key, str(links))
+            for at, successor in enumerate(later):
+                if successor.verifies(bundle.signature, bundle.message):
+                    return [key, *later[: at + 1]]
+    return None
+
+
+def _is_named(bundle: Bundle, keys: list[PublicKey]) -> bool:
+    """Whether a bundle claims to be by one of these keys."""
+    return any(key.hint == bundle.hint for key in keys)
+
+
+def _unsigned(folder: Path, policy: Policy, known: Publisher | None) -> str:
+    why = f"releases of {known.name} must be" if known else "a signature is required"
+    if policy.public_key or policy.certificates:
+        why = "a key was given to check it with"
+    return (
+        f"{folder}: is not signed, and {why}: get it anew from its publisher, and "
+        f"{SIGNATURE} with it"
+    )
+
+
+def _not_by(
+    bundle: Bundle,
+    keys: list[PublicKey],
+    policy: Policy,
+    known: Publisher | None,
+    trust: Trust,
+    path: Path,
+) -> str:
+    """Why no trusted key has made a signature."""
+    if _is_named(bundle, keys):
+        return (
+            f"{path}: is not what its key signed: the file is damaged or was changed; get "
+            "the release anew from its publisher"
+        )
+    for publisher in trust.publishers:
+        if any(key.hint == bundle.hint for key in publisher.superseded):
+            return (
+                f"{path}: is signed by a key of {publisher.name} that a later one has "
+                "replaced; get a release that is signed by that one"
+            )
+    if policy.public_key is not None:
+        whose = f"that of {policy.public_key}, {keys[0].fingerprint}"
+    elif policy.certificates is not None:
+        whose = "that of its certificates"
+    elif known is not None:
+        whose = f"one of {known.name}"
+    else:
+        whose = "one that is trusted here"
+    return (
+        f"{path}: is signed by another key than {whose}: somebody else may have made it; "
+        f"{_GET_KEY}"
+    )
+
+
+def _check_claim(
+    found: Authenticity, manifest: Manifest, trust: Trust, subject: Path
+) -> None:
+    """Refuse a release that says to be a trusted publisher's, and is not signed by them."""
+    claimed = trust.publisher(manifest.publisher) if manifest.publisher else None
+    if claimed is None or found.publisher == claimed.name:
+        return
+    if found.key is not None:
+        raise SignatureError(
+            f"{subject}: says to be by {claimed.name}, but is signed by a key of "
+            f"{found.publisher}: get it from {claimed.name}"
+        )
+    if claimed.require_signature:
+        raise SignatureError(
+            f"{subject}: says to be by {claimed.name}, whose releases must be signed, but "
+            f"no key of theirs has signed it: get it anew from {claimed.name}"
+        )
+
+
+def _check_version(
+    seen: Seen, manifest: Manifest, digest: str, policy: Policy, subject: Path
+) -> list[str]:
+    """Refuse an older version than one that was seen; warns of one that differs."""
+    expected, version = order(seen.version), order(manifest.version)
+    if version < expected and not policy.allow_downgrade:
+        raise SignatureError(
+            f"{subject}: expected version {seen.version} of {manifest.name} or a later "
+            f"one, which was rebuilt here before, found {manifest.version}: get the latest "
+            "one; to use this one all the same, give --allow-downgrade"
+        )
+    if version == expected and digest != seen.manifest:
+        return [
+            f"{subject}: is version {manifest.version} of {manifest.name}, but not the "
+            "same as the one of that version that was rebuilt here before; ask its "
+            "publisher"
+        ]
+    return []
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """A small file whole."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; expected a signature")
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise FormatError(f"{path}: expected at most {limit} bytes, found more")
+    return data
