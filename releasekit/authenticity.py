@@ -12,6 +12,8 @@ a warning that says so, unless the caller or the trust file asks for more.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -20,16 +22,18 @@ from typing import Final
 
 from releasekit import trust as trusts
 from releasekit.checkpoint.locate import hub_owner
-from releasekit.errors import FormatError, ReleaseKitError, SignatureError, UsageError
-from releasekit.manifest import SIGNATURE, SUCCESSION, Manifest
+from releasekit.digest import sha256_hex
+from releasekit.errors import SignatureError, UsageError
+from releasekit.manifest import SIGNATURE, SUCCESSION
+from releasekit.received import read_small
 from releasekit.signing import bundle as bundles
 from releasekit.signing import statement as statements
 from releasekit.signing import succession
 from releasekit.signing.bundle import Bundle
 from releasekit.signing.keys import PublicKey
-from releasekit.trust import Publisher, Seen, Trust
-from releasekit.versions import order
+from releasekit.trust import Publisher, Trust
 
+_LOGGER: Final = logging.getLogger("releasekit")
 _GET_KEY: Final = (
     "get the publisher's key from where you would get their word, and give it with "
     "--public-key, or keep it with `releasekit trust add`"
@@ -57,7 +61,8 @@ class Policy:
         pin: trust `public_key` from now on, as this publisher's, if it proves right.
         owner: organisation on the Hub that the release came from, where that does not show
             in its path.
-        warn: is told at once what is no error, but ought to be known.
+        warn: is told at once what is no error, but ought to be known; by default that is
+            logged as a warning of the logger `releasekit`.
     """
 
     public_key: str | Path | None = None
@@ -71,11 +76,19 @@ class Policy:
     @property
     def demands(self) -> bool:
         """Whether only a good signature will do."""
-        return bool(self.require_signature or self.public_key or self.certificates)
+        named = self.public_key is not None or self.certificates is not None
+        return self.require_signature or named
+
+    def tell(self, warning: str) -> None:
+        """Say what is no error, but ought to be known."""
+        if self.warn is None:
+            _LOGGER.warning("%s", warning)
+        else:
+            self.warn(warning)
 
     def check(self) -> None:
         """Refuse wishes that contradict each other, as UsageError."""
-        if self.public_key and self.certificates:
+        if self.public_key is not None and self.certificates is not None:
             raise UsageError(
                 "a public key and certificates: expected one of them; leave the other out"
             )
@@ -151,13 +164,15 @@ def authenticate(
             "a signed one"
         )
         return Authenticity(status=Status.UNSIGNED, warnings=(warning,))
-    bundle = bundles.parse(_read(path, bundles.MAX_NBYTES), str(path))
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; expected a signature")
+    bundle = bundles.parse(read_small(path, bundles.MAX_NBYTES), str(path))
+    _refuse_proof_of_itself(folder, policy)
     keys = _trusted(bundle, policy, trust, known, path)
     chain = _signer(bundle, keys, folder, path)
     if chain is None:
-        spent = [key for publisher in trust.publishers for key in publisher.superseded]
-        required = policy.demands or (known and known.require_signature)
-        if required or _is_named(bundle, [*keys, *spent]):
+        spent = _superseded(bundle, trust)
+        if policy.demands or known or spent or _is_named(bundle, keys):
             raise SignatureError(_not_by(bundle, keys, policy, known, trust, path))
         warning = f"{path}: was not checked: no key is trusted that made it; {_GET_KEY}"
         return Authenticity(status=Status.UNCHECKED, path=path, warnings=(warning,))
@@ -168,8 +183,19 @@ def authenticate(
         )
     owner = trust.owner(chain[0])
     if policy.pin is not None:
+        if owner is not None and owner is not trust.publisher(policy.pin):
+            raise UsageError(
+                f"--pin {policy.pin}: key {chain[0].fingerprint} is trusted as "
+                f"{owner.name}'s; leave out --pin, or remove that one first with "
+                "`releasekit trust remove`"
+            )
         trust.add(policy.pin, chain[-1])  # refused now, rather than after the work
-    warnings = []
+    warnings = [
+        f"{path}: key {chain[0].fingerprint}, which was given, is a former one of "
+        f"{publisher.name}'s: a later one has replaced it"
+        for publisher in trust.publishers
+        if chain[0] in publisher.superseded
+    ]
     if len(chain) > 1:
         warnings.append(
             f"{path}: key {chain[0].fingerprint} was followed by {chain[-1].fingerprint}, "
@@ -186,71 +212,37 @@ def authenticate(
     )
 
 
-def admit(
-    found: Authenticity, manifest: Manifest, digest: str, policy: Policy, subject: Path
-) -> Authenticity:
-    """Check what a release says of itself against what is known; tells the policy's `warn`.
+def refuse_unsigned(delta: str | Path, policy: Policy) -> None:
+    """Refuse what cannot be signed as a release is, where a signature is wanted.
 
-    Args:
-        found: whose it is.
-        manifest: what it says.
-        digest: SHA-256 of the manifest.
-        policy: what is asked.
-        subject: the release, for messages.
+    Whoever can take a signature away can take the format away, too.
 
     Raises:
-        SignatureError: if it claims to be another publisher's, or is older than one of its
-            name and key that was rebuilt here.
+        SignatureError: if the policy, or the trust file, wants one.
     """
+    if policy.owner is None and not os.path.lexists(delta):
+        return  # for whoever opens it to say
+    what = f"{delta}: is another tool's delta, which is not signed as a release is"
+    if policy.demands:
+        raise SignatureError(
+            f"{what}; if its publisher signed the files, check them with `releasekit "
+            "verify`"
+        )
     trust = trusts.load(trusts.default_path())
-    warnings = list(found.warnings)
-    if not (policy.public_key or policy.certificates):
-        _check_claim(found, manifest, trust, subject)
-    if found.key is None:
-        if any(seen.release == manifest.name for seen in trust.seen.values()):
-            warnings.append(
-                f"{subject}: {manifest.name} was signed when it was rebuilt here before"
-            )
-    else:
-        keys = [found.key, *found.replaced]
-        places = [(key.fingerprint, manifest.name) for key in keys]
-        known = [trust.seen[place] for place in places if place in trust.seen]
-        for seen in known:
-            warnings += _check_version(seen, manifest, digest, policy, subject)
-    if policy.warn is not None:
-        for warning in warnings:
-            policy.warn(warning)
-    return replace(found, warnings=tuple(warnings))
+    known = trust.publisher(policy.owner) if policy.owner else None
+    if known is not None and known.require_signature:
+        raise SignatureError(
+            f"{what}, and releases of {known.name} must be: get it anew from its publisher"
+        )
 
 
-def remember(found: Authenticity, manifest: Manifest, digest: str, policy: Policy) -> None:
-    """Note in the trust file which version was rebuilt, and keys that were pinned.
-
-    A trust file that cannot be written is no reason to throw the work away: `policy.warn`
-    is told.
-    """
-    if found.key is None:
-        return
-    path = trusts.default_path()
-    try:
-        with trusts.updating(path) as trust:
-            if policy.pin is not None:
-                trust.add(policy.pin, found.key)
-            for old in found.replaced:
-                trust.supersede(old, found.key)
-            trust.see(
-                Seen(
-                    key=found.key.fingerprint,
-                    release=manifest.name,
-                    version=manifest.version,
-                    manifest=digest,
-                )
-            )
-    except (OSError, ReleaseKitError) as error:
-        if policy.warn is not None:
-            policy.warn(
-                f"{manifest.name} is rebuilt, but {path} could not be updated, so that an "
-                f"older version of it would not be noticed: {error}"
+def _refuse_proof_of_itself(folder: Path, policy: Policy) -> None:
+    for proof in (policy.public_key, policy.certificates):
+        if proof is not None and Path(proof).resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"{proof}: lies in the release that it is to prove, where whoever made "
+                "that may have put it: get the publisher's key from where you would get "
+                "their word"
             )
 
 
@@ -288,7 +280,10 @@ def _signer(
             later = succession.follow(data, key, str(links))
             for at, successor in enumerate(later):
                 if successor.verifies(bundle.signature, bundle.message):
-                    return [key, *later[: at + 1]]
+                    # The new key must have agreed: else anybody could claim it as theirs.
+                    signed = statements.parse(bundle.payload, str(path)).files
+                    if signed.get(SUCCESSION) == sha256_hex(data):
+                        return [key, *later[: at + 1]]
     return None
 
 
@@ -297,10 +292,21 @@ def _is_named(bundle: Bundle, keys: list[PublicKey]) -> bool:
     return any(key.hint == bundle.hint for key in keys)
 
 
+def _superseded(bundle: Bundle, trust: Trust) -> Publisher | None:
+    """The publisher with one of whose former keys a bundle is signed."""
+    for publisher in trust.publishers:
+        for key in publisher.superseded:
+            if key.verifies(bundle.signature, bundle.message):
+                return publisher
+    return None
+
+
 def _unsigned(folder: Path, policy: Policy, known: Publisher | None) -> str:
-    why = f"releases of {known.name} must be" if known else "a signature is required"
-    if policy.public_key or policy.certificates:
+    why = "a signature is required"
+    if policy.public_key is not None or policy.certificates is not None:
         why = "a key was given to check it with"
+    elif known is not None and known.require_signature:
+        why = f"releases of {known.name} must be"
     return (
         f"{folder}: is not signed, and {why}: get it anew from its publisher, and "
         f"{SIGNATURE} with it"
@@ -321,12 +327,11 @@ def _not_by(
             f"{path}: is not what its key signed: the file is damaged or was changed; get "
             "the release anew from its publisher"
         )
-    for publisher in trust.publishers:
-        if any(key.hint == bundle.hint for key in publisher.superseded):
-            return (
-                f"{path}: is signed by a key of {publisher.name} that a later one has "
-                "replaced; get a release that is signed by that one"
-            )
+    if (former := _superseded(bundle, trust)) is not None:
+        return (
+            f"{path}: is signed by a key of {former.name} that a later one has replaced; "
+            "get a release that is signed by that one"
+        )
     if policy.public_key is not None:
         whose = f"that of {policy.public_key}, {keys[0].fingerprint}"
     elif policy.certificates is not None:
@@ -339,53 +344,3 @@ def _not_by(
         f"{path}: is signed by another key than {whose}: somebody else may have made it; "
         f"{_GET_KEY}"
     )
-
-
-def _check_claim(
-    found: Authenticity, manifest: Manifest, trust: Trust, subject: Path
-) -> None:
-    """Refuse a release that says to be a trusted publisher's, and is not signed by them."""
-    claimed = trust.publisher(manifest.publisher) if manifest.publisher else None
-    if claimed is None or found.publisher == claimed.name:
-        return
-    if found.key is not None:
-        raise SignatureError(
-            f"{subject}: says to be by {claimed.name}, but is signed by a key of "
-            f"{found.publisher}: get it from {claimed.name}"
-        )
-    if claimed.require_signature:
-        raise SignatureError(
-            f"{subject}: says to be by {claimed.name}, whose releases must be signed, but "
-            f"no key of theirs has signed it: get it anew from {claimed.name}"
-        )
-
-
-def _check_version(
-    seen: Seen, manifest: Manifest, digest: str, policy: Policy, subject: Path
-) -> list[str]:
-    """Refuse an older version than one that was seen; warns of one that differs."""
-    expected, version = order(seen.version), order(manifest.version)
-    if version < expected and not policy.allow_downgrade:
-        raise SignatureError(
-            f"{subject}: expected version {seen.version} of {manifest.name} or a later "
-            f"one, which was rebuilt here before, found {manifest.version}: get the latest "
-            "one; to use this one all the same, give --allow-downgrade"
-        )
-    if version == expected and digest != seen.manifest:
-        return [
-            f"{subject}: is version {manifest.version} of {manifest.name}, but not the "
-            "same as the one of that version that was rebuilt here before; ask its "
-            "publisher"
-        ]
-    return []
-
-
-def _read(path: Path, limit: int) -> bytes:
-    """A small file whole."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; expected a signature")
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise FormatError(f"{path}: expected at most {limit} bytes, found more")
-    return data

@@ -13,7 +13,7 @@ from releasekit.checkpoint import open_found
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.release import Release
-from releasekit.manifest import MANIFEST, Manifest
+from releasekit.manifest import MANIFEST, SIGNATURE, Manifest
 from releasekit.operations import count_operations
 from releasekit.tensors import TensorSpec
 
@@ -54,6 +54,7 @@ class Inspection:
         files: sizes of the files at `path` by name; for a delta, of the release's.
         rebuilt: for a delta, sizes of the files that it rebuilds.
         manifest: for a delta, its manifest.
+        signed: for a delta, whether it has a signature, good or not.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Inspection:
     rebuilt: dict[str, int]
     container: str | None = None
     manifest: Manifest | None = None
+    signed: bool = False
 
     @property
     def tensor_nbytes(self) -> int:
@@ -132,4 +134,5 @@ def _inspect_release(path: Path) -> Inspection:
             },
             rebuilt={name: entry.size for name, entry in manifest.rebuilt.items()},
             manifest=manifest,
+            signed=(path / SIGNATURE).is_file(),
         )

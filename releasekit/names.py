@@ -24,6 +24,7 @@ from releasekit.errors import FormatError
 
 _MAX_SEGMENT_BYTES: Final = 255  # ext4, APFS, NTFS
 _MAX_PATH_BYTES: Final = 1024  # PATH_MAX of macOS, the smallest of the three
+_MAX_SEGMENTS: Final = 64  # more only cost time
 _NAME_SHOWN: Final = 200  # characters; a name's end is what tells it from others
 _VALUE_SHOWN: Final = 60
 
@@ -170,6 +171,8 @@ def _path_fault(name: str) -> str | None:
         return "is absolute; expected one relative to the release"
     if len(name.encode()) > _MAX_PATH_BYTES:
         return f"is longer than {_MAX_PATH_BYTES} bytes"
+    if name.count("/") >= _MAX_SEGMENTS:
+        return f"has more than {_MAX_SEGMENTS} segments"
     for segment in name.split("/"):
         if fault := _segment_fault(segment):
             return fault

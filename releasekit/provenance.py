@@ -26,7 +26,8 @@ from releasekit.errors import UsageError
 from releasekit.names import shown
 
 EPOCH_VARIABLE: Final = "SOURCE_DATE_EPOCH"
-_STATEMENT: Final = "https://in-toto.io/Statement/v1"
+#: The type of in-toto statements.
+STATEMENT: Final = "https://in-toto.io/Statement/v1"
 _PREDICATE: Final = "https://slsa.dev/provenance/v1"
 _BUILD_TYPE: Final = "urn:releasekit:build:v1"
 _BUILDER: Final = "urn:releasekit"
@@ -73,7 +74,7 @@ def pack(
         metadata = {"startedOn": time, "finishedOn": time}
     return strictjson.dumps(
         {
-            "_type": _STATEMENT,
+            "_type": STATEMENT,
             "subject": [
                 {"name": name, "digest": {"sha256": products[name]}}
                 for name in sorted(products)

@@ -10,25 +10,32 @@ is unsigned, or signed as before with a list that does not fit; signing it again
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from releasekit import sums
+from releasekit.delta.diagnosis import is_release
 from releasekit.delta.notary import read_succession, sign_files, sign_rebuilt
 from releasekit.delta.release import Release, read_sums
 from releasekit.digest import sha256_hex
-from releasekit.errors import IntegrityError, UsageError
+from releasekit.errors import FormatError, IntegrityError, UsageError
 from releasekit.hashing import hash_files
-from releasekit.listing import files_in
-from releasekit.manifest import MANIFEST, REBUILT_SIGNATURE, SIGNATURE, SUCCESSION, SUMS
-from releasekit.names import listed, safe_path
+from releasekit.manifest import REBUILT_SIGNATURE, SIGNATURE, SUCCESSION, SUMS
+from releasekit.names import is_title, listed, safe_path, shown
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
+from releasekit.received import (
+    PASSED_OVER,
+    files_in,
+    read_small,
+    refuse_private_key,
+)
 from releasekit.signing import bundle
 from releasekit.signing.keys import PrivateKey
 from releasekit.verification import check_lists
-from releasekit.writing import replace
+from releasekit.writing import replace, successor
 
 #: Made anew by signing a release.
 _RENEWED = (SIGNATURE, REBUILT_SIGNATURE, SUMS, SUCCESSION)
@@ -87,11 +94,14 @@ def sign(
     if not path.is_dir():
         raise UsageError(f"{path}: expected a folder to sign")
     _refuse_other_key(path, key, force)
-    release = (path / MANIFEST).is_file() and (path / SUMS).is_file()
+    release = is_release(path)
     links = read_succession(succession, key)
     if links is None and (path / SUCCESSION).is_file():
-        links = read_succession(path / SUCCESSION, key)
-    names = _to_sign(path, _RENEWED if release else (SIGNATURE,))
+        try:
+            links = read_succession(path / SUCCESSION, key)
+        except UsageError as error:
+            raise UsageError(f"{error}; remove it, or give --succession") from None
+    names = _to_sign(path, release=release)
     total = sum((path / name).stat().st_size for name in names)
     with Workers(threads) as workers:
         stage = Stage(progress, "hash", total)
@@ -100,6 +110,11 @@ def sign(
     small: dict[str, bytes] = {}
     added: tuple[str, ...] = ()
     name = path.resolve().name
+    if not is_title(name):
+        raise UsageError(
+            f"{shown(name)}: is no name for what is signed: expected a line of 1 to 200 "
+            "printable characters; rename the folder"
+        )
     if release:
         added = _hold_against_list(path, digests)
         with Release.open(path) as opened:
@@ -118,6 +133,8 @@ def sign(
             small[SUCCESSION] = links
             digests[SUCCESSION] = sha256_hex(links)
     small[SIGNATURE] = sign_files(name, digests, key)
+    for renewed in _RENEWED:  # of a run that was stopped
+        successor(path / renewed).unlink(missing_ok=True)
     for new, data in small.items():
         replace(path / new, data)
     return SignResult(
@@ -133,29 +150,41 @@ def sign(
 
 def _refuse_other_key(path: Path, key: PrivateKey, force: bool) -> None:
     signature = path / SIGNATURE
-    if force or not signature.is_file() or signature.stat().st_size > bundle.MAX_NBYTES:
+    if force or not signature.is_file():
         return
-    found = bundle.parse(signature.read_bytes(), str(signature))
+    try:
+        found = bundle.parse(read_small(signature, bundle.MAX_NBYTES), str(signature))
+    except FormatError as error:
+        raise UsageError(f"{error}; replace it with --force") from None
     if found.hint != key.public.hint:
         raise UsageError(
             f"{signature}: is a signature by another key; replace it with --force"
         )
 
 
-def _to_sign(path: Path, renewed: tuple[str, ...]) -> list[str]:
+def _to_sign(path: Path, *, release: bool) -> list[str]:
     """The files of a folder, each fit to be signed; at least one."""
-    names = [name for name in sorted(files_in(path)) if name not in renewed]
-    tools = [name for name in names if name.startswith(".git/")]
+    made = _RENEWED if release else (SIGNATURE, SUCCESSION)
+    passed = {*made, *(successor(path / name).name for name in _RENEWED)}
+    for name in made:
+        if (path / name).is_dir() and name != SUMS:
+            raise UsageError(
+                f"{path / name}: is a folder, where the signature is to be; remove it"
+            )
+    names = [name for name in sorted(files_in(path)) if name not in passed]
+    tools = [name for name in names if name.startswith((".git/", ".github/"))]
     if tools:
         raise UsageError(
             f"{path}: holds a git repository's own files: {listed(tools)}: sign a folder "
             "that holds the release alone"
         )
-    for name in names:
+    listed_in = [SUMS] if release and os.path.lexists(path / SUMS) else []
+    for name in (*names, *listed_in):
         safe_path(name, str(path))
         file = path / name
         if file.is_symlink() or not file.is_file():
             raise UsageError(f"{file}: is a link, or no regular file, and cannot be signed")
+        refuse_private_key(file)
     if not names:
         raise UsageError(f"{path}: is empty; there is nothing to sign")
     return names
@@ -165,7 +194,7 @@ def _hold_against_list(path: Path, digests: Mapping[str, str]) -> tuple[str, ...
     """Check files against SHA256SUMS; returns those that it does not list."""
     wanted = read_sums(path / SUMS)
     for name, expected in wanted.items():
-        if name in _RENEWED:
+        if name in (*_RENEWED, *PASSED_OVER):
             continue
         if (found := digests.get(name)) != expected:
             what = f"found {found}" if found else "which is missing"

@@ -17,6 +17,7 @@ from releasekit.errors import FormatError
 from releasekit.names import describe, refuse_clashes, safe_path, shown
 
 _FILE: Final = "SHA256SUMS"
+_MAX_FILES: Final = 200_000
 _BOM: Final = b"\xef\xbb\xbf"
 # The mark before the path says how the file was read; only DOS ever told the difference.
 _LINE: Final = re.compile(r"([0-9a-f]{64}) [ *](.*)", re.DOTALL)
@@ -56,6 +57,10 @@ def parse_sums(data: bytes, subject: str) -> dict[str, str]:
         raise FormatError(f"{subject}: is empty; expected a line for each file")
     if data.startswith(_BOM):
         raise FormatError(f"{subject}: begins with a byte order mark; expected none")
+    if (count := data.count(b"\n")) > _MAX_FILES:
+        raise FormatError(
+            f"{subject}: expected at most {_MAX_FILES:,} files, found {count:,}"
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

@@ -19,17 +19,18 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from releasekit import strictjson
 from releasekit.errors import FormatError, UsageError
 from releasekit.names import is_publisher, shown
+from releasekit.received import read_open
 from releasekit.signing.keys import PublicKey
 from releasekit.strictjson import Record
 from releasekit.versions import EXPECTED, is_version, order
-from releasekit.writing import replace
+from releasekit.writing import replace as replace_file
 
 _FORMAT: Final = "releasekit-trust/1"
 _MAX_NBYTES: Final = 1 << 24
@@ -138,22 +139,22 @@ class Trust:
         return publisher
 
     def supersede(self, old: PublicKey, new: PublicKey) -> None:
-        """Trust a key in place of another, for the same publisher."""
+        """Trust a key in place of another, for the same publisher.
+
+        If another publisher has the new key already, it stays theirs.
+        """
         publisher = self.owner(old)
-        if publisher is not None:
-            at = publisher.keys.index(old)
-            publisher.keys[at : at + 1] = [] if new in publisher.keys else [new]
-            publisher.superseded.append(old)
-        for (key, release), seen in list(self.seen.items()):
-            if key == old.fingerprint:
-                self.see(
-                    Seen(
-                        key=new.fingerprint,
-                        release=release,
-                        version=seen.version,
-                        manifest=seen.manifest,
-                    )
-                )
+        if publisher is not None and old != new:
+            if self.owner(new) is None:
+                publisher.keys.append(new)
+            publisher.keys.remove(old)
+            publisher.superseded = [
+                *(key for key in publisher.superseded if key not in (old, new)),
+                old,
+            ]
+        for seen in list(self.seen.values()):
+            if seen.key == old.fingerprint:
+                self.see(replace(seen, key=new.fingerprint))
 
     def see(self, seen: Seen) -> None:
         """Remember a release, unless a later version of it is known."""
@@ -208,17 +209,17 @@ def load(path: Path) -> Trust:
     """
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
-                raise UsageError(
-                    f"{path}: everybody may write to it, so that it proves nothing: make "
-                    f"it yours with `chmod 600 {path}`, and look at it with releasekit "
-                    "trust list"
-                )
-            data = file.read(_MAX_NBYTES + 1)
-    except FileNotFoundError:
+            status = os.fstat(file.fileno())
+            data = read_open(file, _MAX_NBYTES)
+    except (FileNotFoundError, NotADirectoryError):
         return Trust(path=path)
-    if len(data) > _MAX_NBYTES:
-        raise FormatError(f"{path}: expected at most {_MAX_NBYTES} bytes")
+    others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if others or status.st_uid not in (0, os.geteuid()):
+        raise UsageError(
+            f"{path}: others may write to it, so that it proves nothing: look at it with "
+            f"`releasekit trust list`, once it is yours alone: `chown $USER {path}`, "
+            f"`chmod 600 {path}`"
+        )
     return parse(data, path)
 
 
@@ -228,7 +229,7 @@ def updating(path: Path) -> Iterator[Trust]:
 
     Raises as `load`, and OSError if the file cannot be written.
     """
-    path = path.resolve()  # a link to it stays one
+    path = Path(os.path.realpath(path))  # a link to it stays one
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     lock = os.open(path.with_name(f"{path.name}.lock"), flags, 0o600)
@@ -238,7 +239,7 @@ def updating(path: Path) -> Iterator[Trust]:
         before = trust.pack()
         yield trust
         if (data := trust.pack()) != before:
-            replace(path, data, 0o600)
+            replace_file(path, data, 0o600)
     finally:
         os.close(lock)
 
@@ -253,12 +254,13 @@ def parse(data: bytes, path: Path) -> Trust:
     root = Record(strictjson.loads(data, subject), subject)
     root.choice("format", (_FORMAT,))
     trust = Trust(path=path)
-    for record in root.records("publishers"):
+    for index, record in enumerate(root.records("publishers")):
+        where = f"{subject}: publishers[{index}]"
         publisher = Publisher(
             name=record.text("name"),
             require_signature=record.boolean("require_signature"),
-            keys=_keys(record, "keys", subject),
-            superseded=_keys(record, "superseded", subject),
+            keys=_keys(record, "keys", where),
+            superseded=_keys(record, "superseded", where),
         )
         record.close()
         if not is_publisher(publisher.name) or trust.publisher(publisher.name):
@@ -291,11 +293,8 @@ def parse(data: bytes, path: Path) -> Trust:
     return trust
 
 
-def _keys(record: Record, field: str, subject: str) -> list[PublicKey]:
-    try:
-        return [
-            PublicKey.parse(text.encode(), f"{subject}: {field}")
-            for text in record.texts(field)
-        ]
-    except UsageError as error:  # of another kind: here, the file's fault
-        raise FormatError(str(error)) from None
+def _keys(record: Record, field: str, where: str) -> list[PublicKey]:
+    return [
+        PublicKey.listed(text, f"{where}.{field}[{index}]")
+        for index, text in enumerate(record.texts(field))
+    ]

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from releasekit.admission import check_claim
 from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy, authenticate
 from releasekit.authenticity import Status as SignatureStatus
-from releasekit.delta.release import Release, read_sums
+from releasekit.delta.release import Release, read_manifest, read_sums
 from releasekit.digest import hash_file
 from releasekit.errors import IntegrityError, SignatureError, UsageError
 from releasekit.hashing import hash_files
-from releasekit.listing import files_in
 from releasekit.manifest import MANIFEST, REBUILT_SUMS, SIGNATURE, SUMS
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
+from releasekit.received import files_in
 
 
 class Status(Enum):
@@ -124,13 +125,16 @@ def _verify_own(
     """A folder by its signature, if a trusted key made it, and by its list."""
     is_release = (path / MANIFEST).is_file()
     signed = Path(signature) if signature is not None else path / SIGNATURE
+    if not path.is_dir() and signature is not None:
+        raise UsageError(f"{path}: expected the folder that was signed")
     if not (is_release or (path / SUMS).is_file() or signed.is_file() or signature):
         raise UsageError(
             f"{path}: is not a release: it has no {MANIFEST}, and no {SUMS} or {SIGNATURE} "
             "either; to check a rebuilt model, name its release with --against"
         )
     found = authenticate(path, policy, Path(signature) if signature is not None else None)
-    if found.files is None and not is_release and not (path / SUMS).is_file():
+    listed_too = is_release or (path / SUMS).is_file()
+    if found.files is None and (signature is not None or not listed_too):
         raise SignatureError(found.warnings[0])  # there is nothing else to check it by
     unlisted = {SIGNATURE} if signature is None else {_inside(path, signed)}
     if found.files is None:
@@ -141,12 +145,14 @@ def _verify_own(
     compared = _compare(path, wanted, unlisted, threads, progress)
     result = Verification(path=path, against=listed, files=compared, authenticity=found)
     if result.ok and MANIFEST in wanted and is_release and SUMS in {*wanted, *unlisted}:
-        _check_release(path, found, wanted)
+        _check_release(path, found, policy, wanted)
     _tell(policy, found)
     return result
 
 
-def _check_release(path: Path, found: Authenticity, wanted: Mapping[str, str]) -> None:
+def _check_release(
+    path: Path, found: Authenticity, policy: Policy, wanted: Mapping[str, str]
+) -> None:
     """The lists of a release, each of whose files is as one of them says, must agree."""
     if found.files is not None:
         own = read_sums(path / SUMS)
@@ -159,6 +165,7 @@ def _check_release(path: Path, found: Authenticity, wanted: Mapping[str, str]) -
                     f"{path}: {SUMS} does not list {name}, which is signed"
                 )
     with Release.open(path, signed=found.files) as release:
+        check_claim(found, release.manifest, policy, path)
         check_lists(path, release, wanted)
 
 
@@ -180,6 +187,7 @@ def _verify_rebuilt(
             f"{listed}: is not the file that {SUMS} lists: the release is damaged or was "
             "changed; download it again"
         )
+    check_claim(found, read_manifest(release, found.files)[0], policy, release)
     unlisted: set[str] | None = set()
     folder = path
     if path.is_file():
@@ -222,9 +230,9 @@ def _inside(folder: Path, file: Path) -> str:
 
 def _tell(policy: Policy, found: Authenticity) -> None:
     """Warn of a signature that proves nothing; that there is none, the result says."""
-    if policy.warn is not None and found.status is not SignatureStatus.UNSIGNED:
+    if found.status is not SignatureStatus.UNSIGNED:
         for warning in found.warnings:
-            policy.warn(warning)
+            policy.tell(warning)
 
 
 def _compare(

@@ -83,13 +83,23 @@ def reserve(file: BufferedRandom, nbytes: int) -> None:
 
 def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put a small file on the disk itself, in place of one that may be there, at once."""
-    new = path.with_name(f"{path.name}.new")
+    new = successor(path)
     new.unlink(missing_ok=True)
     with open_new(new) as file:
         os.fchmod(file.fileno(), mode)
         write(file, data)
         sync(file)
     os.replace(new, path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)  # so that, after a power cut, none is there without those before
+    finally:
+        os.close(folder)
+
+
+def successor(path: Path) -> Path:
+    """The name that what `replace` puts at `path` has until it is complete."""
+    return path.with_name(f".{path.name}.new")
 
 
 def sync(file: BufferedRandom) -> None:

@@ -12,6 +12,10 @@ from tests.fakehub import FakeHub
 # a search that may take its time.
 settings.register_profile("quick", deadline=None, max_examples=100)
 settings.register_profile("deep", deadline=None, max_examples=5000)
+# For scripts/fuzz, which gives a seed; CI variables are not to put another in its place.
+settings.register_profile(
+    "fuzz", deadline=None, max_examples=250, derandomize=False, print_blob=True
+)
 settings.load_profile("quick")
 
 

@@ -25,12 +25,12 @@ LAYERS = {
         *("manifest_parser", "provenance", "sharding"),
     },
     "effects": {
-        *("blocks", "checkpoint", "device", "hashing", "hub", "listing", "model_writer"),
-        *("output", "pipeline", "resources", "signing", "trust", "writing"),
+        *("blocks", "checkpoint", "device", "hashing", "hub", "model_writer"),
+        *("output", "pipeline", "received", "resources", "signing", "trust", "writing"),
     },
     "workflows": {
-        *("authenticity", "conversion", "delta", "foreign", "identification"),
-        *("inspection", "sealing", "verification"),
+        *("admission", "authenticity", "conversion", "delta", "foreign"),
+        *("identification", "inspection", "sealing", "verification"),
     },
     "package": {"releasekit"},  # the names that it hands on
     "shell": {"cli", "__main__"},

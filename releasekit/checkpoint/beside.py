@@ -11,7 +11,7 @@ from releasekit.errors import UsageError
 from releasekit.names import safe_path
 
 #: Folders of tools, not of the model.
-TOOL_FOLDERS: Final = frozenset((".git", ".cache", "__pycache__"))
+TOOL_FOLDERS: Final = frozenset((".git", ".github", ".cache", "__pycache__"))
 _GIT: Final = ".gitattributes"  # what the Hub adds; of no use without its repository
 _INDICES: Final = (*Kind.SAFETENSORS.indices, *Kind.PYTORCH.indices)
 

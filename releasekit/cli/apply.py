@@ -80,8 +80,8 @@ def command(
           --public-key acme.pub.pem
       releasekit apply-delta --base llama-7b --delta alpaca-7b-wdiff --out alpaca-7b
     """
+    from releasekit.authenticity import refuse_unsigned
     from releasekit.checkpoint.locate import locate
-    from releasekit.errors import SignatureError
     from releasekit.foreign.recognise import Origin, recognise
 
     shell.resume_hint = (
@@ -98,12 +98,10 @@ def command(
         ours["policy"] = policy.of(delta)
         _refuse(options, "dtype", "order", "expect_sum")
         _release(shell, paths, ours, dry_run=dry_run)
-    elif policy.demands:
-        raise SignatureError(
-            f"{delta}: is another tool's delta, which is not signed as a release is; if "
-            "its publisher signed the files, check them with `releasekit verify`"
-        )
-    elif origin is Origin.ADDITIVE:
+        return
+    options["policy"] = policy.of(delta)
+    refuse_unsigned(delta, options["policy"])  # under the name that the user gave
+    if origin is Origin.ADDITIVE:
         _additive(shell, paths, options, dry_run=dry_run)
     else:
         _refuse(options, "dtype", "order", "expect_sum")
@@ -205,7 +203,7 @@ def _additive(
     del options["device"]  # the sum is the processor's work, and waits for the disk
     options["shard_nbytes"] = options.pop("shard_size")
     if dry_run:
-        del options["expect_sum"]
+        del options["expect_sum"], options["policy"]
         plan = plan_foreign(*paths, **options)
         document = {
             "out": str(paths[2]),
@@ -243,9 +241,8 @@ def _xor(shell: Shell, paths: _Paths, options: dict[str, Any], *, dry_run: bool)
             "ones shows only in the result; leave it out"
         )
     with shell.progress() as progress:
-        result = apply_xor(
-            *paths, force=options["force"], threads=options["threads"], progress=progress
-        )
+        ours = {name: options[name] for name in ("force", "threads", "policy")}
+        result = apply_xor(*paths, progress=progress, **ours)
     _foreign_result(shell, result)
 
 

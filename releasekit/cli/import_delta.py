@@ -82,7 +82,7 @@ def command(
         f"{out} was not made; run the same command to go on, finished tensors are kept in "
         f"{out}.partial"
     )
-    key = load_key(shell, sign_key, passphrase_file)
+    key = load_key(shell, sign_key, passphrase_file, published=delta)
     shell.note_compiling()
     with shell.progress() as progress:
         done = import_delta(

@@ -52,6 +52,7 @@ def _document(found: Inspection) -> dict[str, Any]:
             "name": found.manifest.name,
             "version": found.manifest.version,
             "publisher": found.manifest.publisher,
+            "signed": found.signed,
             "made_with": found.manifest.made_with,
             "codec": found.manifest.codec.to_json(),
             "base_identity": found.manifest.base_identity,
@@ -121,8 +122,11 @@ def _summary(found: Inspection) -> list[tuple[str, str]]:
         ]
     full = sum(found.rebuilt.values())
     codec = found.manifest.codec
+    by = f" by {found.manifest.publisher}" if found.manifest.publisher else ""
     return [
-        ("release", f"{found.manifest.name}, made with {found.manifest.made_with}"),
+        ("release", f"{found.manifest.name}, version {found.manifest.version}"),
+        ("made", f"with {found.manifest.made_with}{by}"),
+        ("signature", "not checked; see `releasekit verify`" if found.signed else "none"),
         ("tensors", render.operations(found.operations)),
         ("rebuilds", f"{len(found.rebuilt)} files, {render.size(full)}"),
         ("published", f"{len(found.files)} files, {render.size(total)}"),

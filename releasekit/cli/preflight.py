@@ -17,7 +17,7 @@ from releasekit.cli.shell import (
     recipe_option,
     work_options,
 )
-from releasekit.cli.signatures import policy_of, use_options
+from releasekit.cli.signatures import check_options, downgrade_option, policy_of
 
 if TYPE_CHECKING:
     from releasekit.delta.preflight import Preflight
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @click.command("preflight", epilog=EPILOG)
 @click.option("--base", required=True, metavar="BASE", help="Base model.")
 @click.option("--delta", required=True, metavar="DELTA", help="Release.")
-@use_options
+@check_options
+@downgrade_option
 @recipe_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to be made.")
 @work_options

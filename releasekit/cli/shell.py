@@ -117,7 +117,7 @@ def common_options(command: _F) -> _F:
 
     for names, attribute, text in (
         (("-v", "--verbose"), "verbose", "Show details."),
-        (("-q", "--quiet"), "quiet", "Show errors only."),
+        (("-q", "--quiet"), "quiet", "Show errors and warnings only."),
         (("--json",), "json", "Print the result as one JSON document on stdout."),
     ):
         command = click.option(

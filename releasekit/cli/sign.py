@@ -50,7 +50,7 @@ def command(
     from releasekit import sign
 
     shell.resume_hint = "run the same command again, which completes what was begun"
-    loaded = load_key(shell, key, passphrase_file)
+    loaded = load_key(shell, key, passphrase_file, published=folder)
     assert loaded is not None
     with shell.progress() as progress:
         signed = sign(

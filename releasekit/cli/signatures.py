@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE: Final = click.Path(path_type=Path)
+_MAX_PASSPHRASE: Final = 1023  # bytes that OpenSSL takes
+_MAX_LINE: Final = 4096
 
 passphrase_option: Final = click.option(
     "--passphrase-file",
@@ -29,6 +31,12 @@ succession_option: Final = click.option(
     "--succession",
     type=_FILE,
     help="What rotate-key made: the publisher's former keys vouch for this one.",
+)
+
+downgrade_option: Final = click.option(
+    "--allow-downgrade",
+    is_flag=True,
+    help="Accept an older version than was rebuilt here before.",
 )
 
 
@@ -59,20 +67,12 @@ def check_options(command: _F) -> _F:
 
 def use_options(command: _F) -> _F:
     """The same and more, where a release is put to use."""
-    for option in (
-        click.option(
-            "--pin",
-            metavar="PUBLISHER",
-            help="If the public key proves right, trust it from now on, as PUBLISHER's.",
-        ),
-        click.option(
-            "--allow-downgrade",
-            is_flag=True,
-            help="Accept an older version than was rebuilt here before.",
-        ),
-    ):
-        command = option(command)
-    return check_options(command)
+    pin = click.option(
+        "--pin",
+        metavar="PUBLISHER",
+        help="If the public key proves right, trust it from now on, as PUBLISHER's.",
+    )
+    return check_options(downgrade_option(pin(command)))
 
 
 def label_options(command: _F) -> _F:
@@ -114,9 +114,22 @@ def policy_of(shell: Shell, options: dict[str, Any]) -> Policy:
 
 
 def load_key(
-    shell: Shell, path: Path | None, passphrase_file: Path | None
+    shell: Shell,
+    path: Path | None,
+    passphrase_file: Path | None,
+    *,
+    published: Path | None = None,
 ) -> PrivateKey | None:
-    """The private key at `path`, if there is one; its passphrase is read or asked for."""
+    """The private key at `path`, if there is one; its passphrase is read or asked for.
+
+    Neither may lie in the folder that is to be `published`; UsageError.
+    """
+    for secret in (path, passphrase_file):
+        if secret and published and secret.resolve().is_relative_to(published.resolve()):
+            raise click.UsageError(
+                f"{secret}: lies in {published}, and would be published with it; move it "
+                "away"
+            )
     if path is None:
         if passphrase_file is not None:
             raise click.UsageError("--passphrase-file: there is no key to use it with")
@@ -136,27 +149,46 @@ def load_key(
 
 def ask_passphrase(text: str, *, confirm: bool = False) -> bytes | None:
     """Ask on the terminal; None if there is none, or nothing is typed."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():  # None: it was closed
         return None
-    typed = click.prompt(
-        text,
-        hide_input=True,
-        default="",
-        show_default=False,
-        confirmation_prompt=confirm,
-        err=True,
-    )
-    return str(typed).encode() or None
+    try:
+        typed = click.prompt(
+            text,
+            hide_input=True,
+            default="",
+            show_default=False,
+            confirmation_prompt=confirm,
+            err=True,
+        )
+    except UnicodeDecodeError:
+        raise click.UsageError(
+            "the passphrase is no text in this terminal's encoding; give it with "
+            "--passphrase-file"
+        ) from None
+    passphrase = str(typed).encode()
+    if len(passphrase) > _MAX_PASSPHRASE:
+        raise click.UsageError(
+            f"the passphrase is too long: expected at most {_MAX_PASSPHRASE} bytes"
+        )
+    return passphrase or None
 
 
 def read_passphrase(path: Path) -> bytes:
     """The first line of a file, without its end."""
     from releasekit.errors import UsageError
 
+    if not path.exists():
+        raise UsageError(f"{path}: no such file; expected a passphrase in its first line")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; expected a file with a passphrase")
     with path.open("rb") as file:
-        line = file.readline(4096).rstrip(b"\r\n")
+        line = file.readline(_MAX_LINE).rstrip(b"\r\n")
     if not line:
         raise UsageError(f"{path}: expected a passphrase in its first line, found none")
+    if len(line) > _MAX_PASSPHRASE:
+        raise UsageError(
+            f"{path}: expected a passphrase of at most {_MAX_PASSPHRASE} bytes"
+        )
     return line
 
 

@@ -17,7 +17,8 @@ from functools import partial
 from itertools import cycle
 from pathlib import Path
 
-from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy, remember
+from releasekit.admission import remember
+from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.base import check_base, open_base
 from releasekit.delta.rebuild import Rebuild

@@ -22,6 +22,7 @@ from releasekit.errors import (
     HubError,
     IntegrityError,
     ReleaseKitError,
+    SignatureError,
     UsageError,
 )
 from releasekit.manifest import MANIFEST, Manifest
@@ -38,7 +39,10 @@ _ERRORS: Final[dict[str, type[ReleaseKitError]]] = {
     "memory": UsageError,
 } | {
     kind.__name__: kind
-    for kind in (ReleaseKitError, UsageError, FormatError, IntegrityError, HubError)
+    for kind in (
+        *(ReleaseKitError, UsageError, FormatError),
+        *(IntegrityError, SignatureError, HubError),
+    )
 }
 
 

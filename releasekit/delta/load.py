@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from releasekit.admission import remember
 from releasekit.authenticity import DEFAULT_POLICY, Policy
 from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.hashing import hash_tensor
@@ -70,7 +71,8 @@ def load_into(
     from releasekit.device.tensors import MemoryCheckpoint
 
     with ExitStack() as stack:
-        opened, _ = open_trusted(locate(delta, progress), policy.of(delta))
+        policy = policy.of(delta)
+        opened, authenticity = open_trusted(locate(delta, progress), policy)
         release = stack.enter_context(opened)
         manifest = release.manifest
         tensors = _tensors(model, manifest)
@@ -99,6 +101,7 @@ def load_into(
         _fill(tensors, names, rebuild, resources, progress)
     if base is None:
         _fill_aliases(tensors, manifest)
+    remember(authenticity, manifest, release.key, policy)
     return manifest.target_identity
 
 

@@ -140,7 +140,13 @@ class Notary:
         return provenance.pack(
             made,
             materials,
-            parameters=self.parameters,
+            parameters={
+                **self.parameters,
+                "name": manifest.name,
+                "version": manifest.version,
+                "publisher": manifest.publisher or "",
+                "accepted": list(manifest.accepted),
+            },
             identities={"base": manifest.base_identity, TARGET: manifest.target_identity},
             builder={name: version(name) for name in ("releasekit", "pcodec")},
             epoch=self.epoch,

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from releasekit.admission import remember
 from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.base import check_base, open_base
@@ -43,6 +44,7 @@ class OpenDelta:
         self,
         release: Release,
         authenticity: Authenticity,
+        policy: Policy,
         rebuild: Rebuild,
         threads: int | None,
         max_memory: int,
@@ -50,6 +52,8 @@ class OpenDelta:
     ) -> None:
         self.manifest: Manifest = release.manifest
         self.authenticity = authenticity
+        self._policy = policy
+        self._key = release.key
         self._rebuild = rebuild
         self._threads = threads
         self._max_memory = max_memory
@@ -114,7 +118,9 @@ class OpenDelta:
         progress: ProgressCallback | None = None,
     ) -> dict[str, torch.Tensor]:
         """All tensors by name; raises as `tensors` does."""
-        return dict(self.tensors(device=device, progress=progress))
+        state = dict(self.tensors(device=device, progress=progress))
+        remember(self.authenticity, self.manifest, self._key, self._policy)
+        return state
 
     def close(self) -> None:
         """Close the files."""
@@ -152,11 +158,12 @@ def open_delta(
         SignatureError: if `policy` refuses the release.
     """
     with ExitStack() as stack:
-        opened, authenticity = open_trusted(locate(delta), policy.of(delta))
+        policy = policy.of(delta)
+        opened, authenticity = open_trusted(locate(delta), policy)
         release = stack.enter_context(opened)
         checkpoint = stack.enter_context(open_base(locate(base), release.manifest))
         check_base(release.manifest, checkpoint)
         rebuild = Rebuild(release, checkpoint)
         return OpenDelta(
-            release, authenticity, rebuild, threads, max_memory, stack.pop_all()
+            release, authenticity, policy, rebuild, threads, max_memory, stack.pop_all()
         )

@@ -216,6 +216,8 @@ class Rebuild:
         maker = self._maker(name)
         self._release.check_payload(maker)
         if isinstance(fault, FormatError):
+            # It may be of a tensor further on, which was worked on ahead.
+            self._release.check_payloads()
             return fault
         if self.manifest.predictor(maker) is not None:
             recorded = self.manifest.base[maker].digest

@@ -27,6 +27,7 @@ from releasekit.manifest_parser import parse
 from releasekit.names import shown
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
+from releasekit.received import read_small
 from releasekit.tensors import DType
 
 
@@ -68,7 +69,18 @@ class Release:
             FormatError: if it is malformed.
             IntegrityError: if a file is missing or has another size.
         """
-        manifest, key = _read_manifest(folder, signed)
+        manifest, key = read_manifest(folder, signed)
+        try:
+            return cls._open(folder, manifest, key)
+        except FormatError:
+            # Of files that are not the publisher's, not their format is the matter.
+            for path, entry in manifest.stored.items():
+                _require_size(folder / path, entry.size)
+                _require_digest(folder / path, entry)
+            raise
+
+    @classmethod
+    def _open(cls, folder: Path, manifest: Manifest, key: str) -> Self:
         with ExitStack() as stack:
             payloads = stack.enter_context(_open_files(folder, manifest.shards))
             plain = None
@@ -155,12 +167,12 @@ class Release:
         for checkpoint in held:
             path = checkpoint.file_of(name).path
             entry = self.manifest.stored[path.relative_to(self.folder).as_posix()]
-            found = hash_file(path)
-            if found != entry.sha256:
-                raise IntegrityError(
-                    f"{path}: expected sha256 {entry.sha256}, found {found}: the file is "
-                    "damaged; download it again"
-                )
+            _require_digest(path, entry)
+
+    def check_payloads(self) -> None:
+        """Hash all files that hold payloads or plain differences; raises IntegrityError."""
+        for entry in (*self.manifest.shards, *self.manifest.plain):
+            _require_digest(self.folder / entry.path, entry)
 
     def chunking(self, name: str) -> Chunking:
         """How a target tensor is cut."""
@@ -196,6 +208,15 @@ class Release:
         self.close()
 
 
+def _require_digest(path: Path, entry: FileEntry) -> None:
+    found = hash_file(path)
+    if found != entry.sha256:
+        raise IntegrityError(
+            f"{path}: expected sha256 {entry.sha256}, found {found}: the file is damaged; "
+            "download it again"
+        )
+
+
 def _open_files(folder: Path, entries: Iterable[FileEntry]) -> SafetensorsCheckpoint:
     """Open files of the release, once they are there whole."""
     paths = []
@@ -205,8 +226,12 @@ def _open_files(folder: Path, entries: Iterable[FileEntry]) -> SafetensorsCheckp
     return SafetensorsCheckpoint.open_files(str(folder), folder, paths)
 
 
-def _read_manifest(folder: Path, signed: Mapping[str, str] | None) -> tuple[Manifest, str]:
+def read_manifest(folder: Path, signed: Mapping[str, str] | None) -> tuple[Manifest, str]:
     """Read the manifest of the release in `folder`, and its SHA-256, once checked.
+
+    Args:
+        folder: where it is.
+        signed: as for `Release.open`.
 
     Raises:
         UsageError: if there is no release.
@@ -219,12 +244,7 @@ def _read_manifest(folder: Path, signed: Mapping[str, str] | None) -> tuple[Mani
             f"{folder}: is not a release: it has no {MANIFEST}; another tool's delta is "
             "for `releasekit apply-delta`, or apply_foreign"
         )
-    if path.stat().st_size > manifests.MAX_MANIFEST:
-        raise FormatError(
-            f"{path}: expected at most {manifests.MAX_MANIFEST} bytes, found "
-            f"{path.stat().st_size}"
-        )
-    document = path.read_bytes()
+    document = read_small(path, manifests.MAX_MANIFEST)
     found = sha256_hex(document)
     if signed is not None:
         _require_signed(path, found, signed.get(MANIFEST))
@@ -259,15 +279,18 @@ def read_sums(path: Path, signed: Mapping[str, str] | None = None) -> dict[str, 
         raise IntegrityError(
             f"{path}: is missing: the release is incomplete; download it again"
         )
-    if path.stat().st_size > manifests.MAX_MANIFEST:
-        raise FormatError(f"{path}: expected at most {manifests.MAX_MANIFEST} bytes")
-    data = path.read_bytes()
+    data = read_small(path, manifests.MAX_MANIFEST)
     if signed is not None:
         _require_signed(path, sha256_hex(data), signed.get(path.name))
     return sums.parse_sums(data, str(path))
 
 
 def _require_signed(path: Path, found: str, expected: str | None) -> None:
+    if expected is None:
+        raise IntegrityError(
+            f"{path}: is not signed: the release is damaged or was changed; download it "
+            "again"
+        )
     if found != expected:
         raise IntegrityError(
             f"{path}: expected sha256 {expected}, which is signed, found {found}: the "

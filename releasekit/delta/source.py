@@ -16,6 +16,7 @@ from releasekit.checkpoint.beside import walk
 from releasekit.checkpoint.discover import OTHER_WEIGHTS, SUFFIX, Found, Kind, find
 from releasekit.errors import UsageError
 from releasekit.names import refuse_clashes, safe_path
+from releasekit.received import refuse_private_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ def list_target(path: Path, exclude: Sequence[str]) -> TargetFiles:
                 f"out with --exclude '{name}'"
             )
         else:
+            refuse_private_key(path / name)
             others.append(safe_path(name, str(path)))
     refuse_clashes([*found.files, *others], str(path))
     return TargetFiles(found=found, others=tuple(others), excluded=tuple(sorted(excluded)))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from releasekit.authenticity import Authenticity, Policy, admit, authenticate
+from releasekit.admission import admit
+from releasekit.authenticity import Authenticity, Policy, authenticate
 from releasekit.delta.release import Release
+from releasekit.digest import hash_file
 from releasekit.errors import IntegrityError
-from releasekit.listing import files_in
 from releasekit.manifest import SIGNATURE
 from releasekit.names import listed
+from releasekit.received import files_in
 
 #: What tools keep in a folder: not the publisher's, and never read by a rebuild. `verify`
 #: lists them all the same.
@@ -20,8 +23,8 @@ _TOOLS: Final = (".git/", ".cache/")
 def open_trusted(folder: Path, policy: Policy) -> tuple[Release, Authenticity]:
     """Open a release, once its signature is what the policy wants.
 
-    Files are held against their signed digests as they are used; those that nobody signed
-    are refused here.
+    Payloads and the target's files are held against their digests as they are used; all
+    others that are signed are here, and those that nobody signed are refused.
 
     Raises:
         SignatureError: if the policy refuses it.
@@ -41,8 +44,24 @@ def open_trusted(folder: Path, policy: Policy) -> tuple[Release, Authenticity]:
             )
     release = Release.open(folder, signed=found.files)
     try:
+        _check_unread(release, found.files or {})
         found = admit(found, release.manifest, release.key, policy, folder)
     except BaseException:
         release.close()
         raise
     return release, found
+
+
+def _check_unread(release: Release, signed: Mapping[str, str]) -> None:
+    """Check the signed files that no rebuild reads: the card, the licence, the lists."""
+    for name, expected in signed.items():
+        if name in release.manifest.stored:
+            continue
+        path = release.folder / name
+        if not path.is_file():
+            raise IntegrityError(f"{path}: is missing; download the release again")
+        if (found := hash_file(path)) != expected:
+            raise IntegrityError(
+                f"{path}: expected sha256 {expected}, which is signed, found {found}: the "
+                "release is damaged or was changed; download it again"
+            )

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from releasekit.authenticity import DEFAULT_POLICY, Policy, refuse_unsigned
 from releasekit.checkpoint import StoredCheckpoint, open_found
 from releasekit.checkpoint.beside import beside
 from releasekit.checkpoint.discover import Found, find
@@ -217,6 +218,7 @@ def apply_foreign(
     force: bool = False,
     threads: int | None = None,
     max_memory: int = DEFAULT_MAX_MEMORY,
+    policy: Policy = DEFAULT_POLICY,
     progress: ProgressCallback | None = None,
 ) -> ForeignResult:
     """Add somebody else's delta to its base, as a new folder `out` of safetensors.
@@ -236,9 +238,11 @@ def apply_foreign(
         force: replace `out` if it exists.
         threads: worker threads; by default two a processor, as they wait for the disk.
         max_memory: bytes of host memory to use at most; fewer threads are used if need be.
+        policy: what is asked of signatures, which such a delta has none of.
         progress: called with the state of each stage.
 
     Raises:
+        SignatureError: if `policy` wants a signature.
         UsageError: if a path or an option is wrong, `out` exists, or `delta` is a model.
         FormatError: if an input is malformed.
         BaseMismatchError: if `base` cannot be the delta's.
@@ -246,6 +250,7 @@ def apply_foreign(
         OSError: if the system fails; the same call goes on with what is done.
     """
     started = time.monotonic()
+    refuse_unsigned(delta, policy.of(delta))
     base, delta, out = locate(base, progress), locate(delta, progress), Path(out)
     check_output(out, force=force, inputs=(base, delta))
     with open_sum(

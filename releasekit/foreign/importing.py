@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from releasekit.authenticity import DEFAULT_POLICY, refuse_unsigned
 from releasekit.checkpoint.derived import Sharded
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import locate
@@ -90,6 +91,7 @@ def import_delta(
             f"{delta}: is {what}, and not imported: rebuild the model with apply-delta, "
             "and release it with make-delta if need be"
         )
+    refuse_unsigned(given, DEFAULT_POLICY.of(given))
     with open_sum(
         base,
         delta,

@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from releasekit.authenticity import DEFAULT_POLICY, Policy
+from releasekit.authenticity import DEFAULT_POLICY, Policy, refuse_unsigned
 from releasekit.checkpoint.locate import locate
 from releasekit.delta import preflight as of_releases
 from releasekit.delta.diagnosis import Finding
@@ -52,6 +52,7 @@ def preflight(
     Raises:
         UsageError: if there is no delta.
         HubError: if the delta is on the Hub, and cannot be had.
+        SignatureError: if `policy` wants a signature, which another tool's delta has not.
         OSError: if the system fails.
     """
     started = time.monotonic()
@@ -68,6 +69,7 @@ def preflight(
             max_memory=max_memory,
             progress=progress,
         )
+    refuse_unsigned(delta, policy.of(delta))
     # Not for releases, which are asked about most often: it costs a tenth of a second.
     from releasekit.foreign.apply import open_sum
     from releasekit.foreign.payloads import missing_files, payload_names

@@ -23,6 +23,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import numpy as np
 
 from releasekit import sums
+from releasekit.authenticity import DEFAULT_POLICY, Policy, refuse_unsigned
 from releasekit.checkpoint import open_checkpoint
 from releasekit.checkpoint.locate import locate
 from releasekit.digest import sha256
@@ -72,6 +73,7 @@ def apply_xor(
     *,
     force: bool = False,
     threads: int | None = None,
+    policy: Policy = DEFAULT_POLICY,
     progress: ProgressCallback | None = None,
 ) -> ForeignResult:
     """Undo the exclusive or of all files in `delta` with those of `base`.
@@ -83,15 +85,18 @@ def apply_xor(
         out: folder to make; appears complete and checked, or not at all.
         force: replace `out` if it exists.
         threads: files made at once; by default one a processor.
+        policy: what is asked of signatures, which such files have none of.
         progress: called with the bytes read of the payloads so far.
 
     Raises:
+        SignatureError: if `policy` wants a signature.
         UsageError: if a path is wrong, or `out` exists.
         BaseMismatchError: if a file of the base is missing, or the result is no model.
         FormatError: if a payload is malformed.
         OSError: if the system fails.
     """
     started = time.monotonic()
+    refuse_unsigned(delta, policy.of(delta))
     base, delta, out = locate(base, progress), locate(delta, progress), Path(out)
     for path in (base, delta):
         if not path.is_dir():

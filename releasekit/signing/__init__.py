@@ -5,6 +5,7 @@
     bundle       the file that carries it, `model.sig`: a Sigstore bundle
     chains       bundles that carry certificates in place of a key's name
     succession   a new key, vouched for by the one before it
+    rotation     the file of such words, made longer
 
 Nothing in a bundle is used before its signature was checked with a key that the caller
 holds already: a key, or the name of one, that comes with the file proves nothing.

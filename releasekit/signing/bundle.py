@@ -13,14 +13,12 @@ The hint says which key to look for among those that are trusted, and no more.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from dataclasses import dataclass
 from typing import Final
 
 from releasekit import strictjson
-from releasekit.errors import FormatError
-from releasekit.names import describe
+from releasekit.errors import FormatError, UsageError
 from releasekit.signing.keys import PrivateKey
 from releasekit.strictjson import Record
 
@@ -28,7 +26,8 @@ _MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 #: Most bytes of a bundle: one over 100,000 files takes two thirds of it.
 MAX_NBYTES: Final = 1 << 25
-_MAX_CERTIFICATES: Final = 16
+_MAX_CERTIFICATES: Final = 8
+_MAX_ENTRIES: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +68,13 @@ def sign(payload: bytes, key: PrivateKey) -> bytes:
         },
     }
     # Without a byte that could be another: what was changed is seen to be.
-    return json.dumps(document, separators=(",", ":")).encode()
+    data = json.dumps(document, separators=(",", ":")).encode()
+    if len(data) > MAX_NBYTES:
+        raise UsageError(
+            f"the signature would take {len(data)} bytes, and readers take at most "
+            f"{MAX_NBYTES}: sign fewer files"
+        )
+    return data
 
 
 def parse(data: bytes, subject: str) -> Bundle:
@@ -84,16 +89,16 @@ def parse(data: bytes, subject: str) -> Bundle:
     envelope = root.record("dsseEnvelope")
     root.close()
     envelope.choice("payloadType", (_PAYLOAD_TYPE,))
-    payload = _base64(envelope, "payload", subject)
-    signatures = envelope.records("signatures")
-    envelope.close()
-    if len(signatures) != 1:
+    payload = envelope.base64("payload")
+    if (count := envelope.count("signatures")) != 1:
         raise FormatError(
-            f"{subject}: dsseEnvelope.signatures: expected one, found {len(signatures)}"
+            f"{subject}: dsseEnvelope.signatures: expected one, found {count}"
         )
-    signature = _base64(signatures[0], "sig", subject)
-    signatures[0].optional_text("keyid")
-    signatures[0].close()
+    (record,) = envelope.records("signatures")
+    envelope.close()
+    signature = record.base64("sig")
+    record.optional_text("keyid")
+    record.close()
     return Bundle(
         payload=payload, signature=signature, hint=hint, certificates=certificates
     )
@@ -102,10 +107,17 @@ def parse(data: bytes, subject: str) -> Bundle:
 def _material(material: Record, subject: str) -> tuple[str | None, tuple[bytes, ...]]:
     """The key's hint, or the certificates."""
     if material.has("tlogEntries"):
-        material.records("tlogEntries")  # a log proves when, not whose: not used here
+        # A log proves when, not whose, so it is not used here.
+        if (count := material.count("tlogEntries")) > _MAX_ENTRIES:
+            raise FormatError(
+                f"{subject}: verificationMaterial.tlogEntries: expected at most "
+                f"{_MAX_ENTRIES}, found {count}"
+            )
+        material.records("tlogEntries")
     key = material.optional_record("publicKey")
     chain = material.optional_record("x509CertificateChain")
-    material.close()
+    if key is not None or chain is not None:
+        material.close()
     if (key is None) == (chain is None):
         raise FormatError(
             f"{subject}: verificationMaterial: expected a publicKey, or an "
@@ -117,30 +129,18 @@ def _material(material: Record, subject: str) -> tuple[str | None, tuple[bytes, 
         hint = key.optional_text("hint")
         key.close()
         return hint or None, ()
-    records = chain.records("certificates")
-    chain.close()
-    if not 0 < len(records) <= _MAX_CERTIFICATES:
+    if not 0 < (count := chain.count("certificates")) <= _MAX_CERTIFICATES:
         raise FormatError(
             f"{subject}: verificationMaterial.x509CertificateChain.certificates: expected "
-            f"1 to {_MAX_CERTIFICATES}, found {len(records)}"
+            f"1 to {_MAX_CERTIFICATES}, found {count}"
         )
+    records = chain.records("certificates")
+    chain.close()
     found = []
     for record in records:
-        found.append(_base64(record, "rawBytes", subject))
+        found.append(record.base64("rawBytes"))
         record.close()
     return None, tuple(found)
-
-
-def _base64(record: Record, key: str, subject: str) -> bytes:
-    text = record.text(key)
-    try:
-        data = base64.b64decode(text.encode(), validate=True)
-        # The last digit may have bits that stand for nothing, and are to be 0.
-        if base64.b64encode(data) == text.encode():
-            return data
-    except binascii.Error:
-        pass
-    raise FormatError(f"{subject}: {key}: expected base64, found {describe(text)}")
 
 
 def _pre_authentication_encoding(payload: bytes) -> bytes:

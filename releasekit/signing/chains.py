@@ -21,7 +21,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
+    Criticality,
     ExtensionPolicy,
+    Policy,
     PolicyBuilder,
     Store,
     VerificationError,
@@ -32,6 +34,15 @@ from releasekit.signing.keys import CURVES, PublicKey
 
 _MAX_NBYTES: Final = 1 << 22
 _MAX_DEPTH: Final = 8
+_PURPOSES: Final = {
+    ExtendedKeyUsageOID.CODE_SIGNING,
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+}
+#: What reading a certificate raises; not all of it is documented.
+_MALFORMED: Final = (
+    *(TypeError, ValueError, UnsupportedAlgorithm, x509.DuplicateExtension),
+    *(x509.InvalidVersion, x509.UnsupportedGeneralNameType),
+)
 
 
 def load_roots(path: Path) -> list[x509.Certificate]:
@@ -48,7 +59,7 @@ def load_roots(path: Path) -> list[x509.Certificate]:
     try:
         if len(data) <= _MAX_NBYTES:
             return x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except _MALFORMED:
         pass
     raise FormatError(
         f"{path}: expected certificates in PEM, of {_MAX_NBYTES} bytes at most"
@@ -76,16 +87,16 @@ def key_of(
                 f"{subject}: the signer's certificate is not one for signatures: expected "
                 "the key usage digitalSignature"
             )
-        # What a signer's certificate must hold differs from a web server's, of which the
-        # defaults are; for those above it they fit.
+        # The defaults are those for web servers. They fit for the certificates above the
+        # signer's, but for what these may be used for.
         verifier = (
             PolicyBuilder()
             .store(Store(list(roots)))
             .time(signer.not_valid_before_utc)
             .max_chain_depth(_MAX_DEPTH)
             .extension_policies(
-                ca_policy=ExtensionPolicy.webpki_defaults_ca(),
-                ee_policy=ExtensionPolicy.permit_all(),
+                ca_policy=_for_signing(ExtensionPolicy.webpki_defaults_ca()),
+                ee_policy=_for_signing(ExtensionPolicy.permit_all()),
             )
             .build_client_verifier()
         )
@@ -96,7 +107,7 @@ def key_of(
         raise SignatureError(
             f"{subject}: its certificates do not lead to one that is trusted: {reason}"
         ) from None
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except _MALFORMED:
         raise FormatError(f"{subject}: a certificate is malformed") from None
     known = {curve.name for curve in CURVES.values()}
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in known:
@@ -106,16 +117,28 @@ def key_of(
     return PublicKey(key)
 
 
+def _for_signing(policy: ExtensionPolicy) -> ExtensionPolicy:
+    return policy.may_be_present(
+        x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_purpose
+    )
+
+
 def _may_sign(certificate: x509.Certificate) -> bool:
     extensions = certificate.extensions
     try:
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
-        if usage.digital_signature:
-            return True
     except x509.ExtensionNotFound:
-        pass
-    try:
-        extended = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
-    return ExtendedKeyUsageOID.CODE_SIGNING in extended
+        try:
+            extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+        except x509.ExtensionNotFound:
+            return False
+        return True  # `_check_purpose` looks at what it says
+    return usage.digital_signature
+
+
+def _check_purpose(
+    _: Policy, certificate: x509.Certificate, usage: x509.ExtendedKeyUsage | None
+) -> None:
+    """Refuse a certificate for other purposes, such as web servers, as ValueError."""
+    if usage is not None and not _PURPOSES & set(usage):
+        raise ValueError(f"{certificate.subject.rfc4514_string()} is for other purposes")

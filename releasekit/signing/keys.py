@@ -45,6 +45,7 @@ _HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
 }
 _MAX_NBYTES: Final = 1 << 16
 _PRIVATE: Final = b"PRIVATE KEY-----"
+_PUBLIC: Final = b"BEGIN PUBLIC KEY-----"
 _WANTED: Final = "an elliptic-curve key on P-256, P-384 or P-521"
 
 #: Asked for a passphrase, with the path of the key; None if there is none to be had.
@@ -94,8 +95,21 @@ class PublicKey:
         return cls(key)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def listed(cls, text: str, subject: str) -> Self:
+        """Read a key that a document holds in PEM, which is at fault for one of any kind.
+
+        Raises:
+            FormatError: if it is not a public key on one of the curves.
+        """
+        try:
+            return cls.parse(text.encode(), subject)
+        except UsageError as error:
+            raise FormatError(str(error)) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
         """Read a key from a PEM file; raises as `parse`, and UsageError if it is none."""
+        path = Path(path)
         return cls.parse(_read(path, "public key"), str(path))
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
@@ -136,7 +150,7 @@ class PrivateKey:
         return cls(ec.generate_private_key(CURVES[curve]))
 
     @classmethod
-    def load(cls, path: Path, ask: AskPassphrase | None = None) -> Self:
+    def load(cls, path: str | Path, ask: AskPassphrase | None = None) -> Self:
         """Read a key from a PEM file: PKCS#8, or the form before it.
 
         Args:
@@ -147,7 +161,12 @@ class PrivateKey:
             UsageError: if there is none, it is of another kind, or the passphrase is wrong.
             FormatError: if the file is no private key.
         """
+        path = Path(path)
         data = _read(path, "private key")
+        if _PUBLIC in data:
+            raise UsageError(
+                f"{path}: is a public key; give the private one, which only its owner has"
+            )
         if _PRIVATE not in data:
             raise FormatError(
                 f"{path}: expected a private key in PEM, which begins with "
@@ -219,6 +238,8 @@ def write_pair(key: PrivateKey, path: Path, passphrase: bytes | None) -> Path:
 
 def refuse_existing(path: Path) -> None:
     """Refuse to make a pair whose files are there already, as UsageError."""
+    if path.name in ("", ".."):
+        raise UsageError(f"{path}: names no file to make; choose another name")
     for name in (path, public_path(path)):
         if os.path.lexists(name):
             raise UsageError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from releasekit.errors import UsageError
 from releasekit.signing.keys import PrivateKey, PublicKey
-from releasekit.signing.succession import last_key, read_links, vouch
+from releasekit.signing.succession import MAX_LINKS, last_key, read_links, vouch
 from releasekit.writing import replace
 
 
@@ -33,6 +33,11 @@ def rotate(old: PrivateKey, new: PublicKey, out: Path) -> int:
                 f"{old.public.fingerprint}; name another file"
             )
     links = vouch(old, new, earlier)
+    if (count := links.count(b"\n")) > MAX_LINKS:
+        raise UsageError(
+            f"{out}: has {MAX_LINKS} links already, which is the most that readers take; "
+            "name another file, and have users trust the old key anew"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     replace(out, links)
-    return links.count(b"\n")
+    return count

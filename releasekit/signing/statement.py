@@ -27,9 +27,9 @@ from releasekit import strictjson
 from releasekit.digest import sha256_hex
 from releasekit.errors import FormatError
 from releasekit.names import refuse_clashes, safe_path, shown
+from releasekit.provenance import STATEMENT
 from releasekit.strictjson import Record
 
-STATEMENT: Final = "https://in-toto.io/Statement/v1"
 _PREDICATE: Final = "https://model_signing/signature/v1.0"
 #: What the stock tool passes over unless told otherwise: they can be no resources.
 GIT: Final = (".git", ".gitattributes", ".github", ".gitignore")
@@ -94,7 +94,7 @@ def parse(payload: bytes, subject: str) -> Statement:
     root = Record(strictjson.loads(payload, where), where)
     root.choice("_type", (STATEMENT,))
     root.choice("predicateType", (_PREDICATE,))
-    name, stated = _subject(root, where)
+    name, stated = read_subject(root, where)
     predicate = root.record("predicate")
     serialization = predicate.record("serialization")
     serialization.choice("method", ("files",))
@@ -120,7 +120,8 @@ def parse(payload: bytes, subject: str) -> Statement:
     return Statement(name=name, files=files)
 
 
-def _subject(root: Record, where: str) -> tuple[str, str]:
+def read_subject(root: Record, where: str) -> tuple[str, str]:
+    """Name and SHA-256 of the one subject of an in-toto statement."""
     subjects = root.records("subject")
     if len(subjects) != 1:
         raise FormatError(f"{where}: subject: expected one, found {len(subjects)}")

@@ -21,14 +21,17 @@ from typing import Final
 
 from releasekit import strictjson
 from releasekit.errors import FormatError, UsageError
+from releasekit.provenance import STATEMENT
+from releasekit.received import read_small
 from releasekit.signing import bundle
 from releasekit.signing.keys import PrivateKey, PublicKey
-from releasekit.signing.statement import STATEMENT
+from releasekit.signing.statement import read_subject
 from releasekit.strictjson import Record
 
 #: Most bytes of such a file.
 MAX_NBYTES: Final = 1 << 18
-_MAX_LINKS: Final = 64
+#: Most links in it.
+MAX_LINKS: Final = 64
 _PREDICATE: Final = "urn:releasekit:key-succession:v1"
 _SUBJECT: Final = "signing key"
 
@@ -51,19 +54,8 @@ def follow(data: bytes, trusted: PublicKey, subject: str) -> list[PublicKey]:
         FormatError: if the file is malformed. Links that do not follow from the trusted key
             are not malformed, but of no account.
     """
-    *lines, rest = data.split(b"\n")
-    if rest:
-        raise FormatError(
-            f"{subject}: line {len(lines) + 1}: expected an end of line, found the end of "
-            "the file; it may be cut short"
-        )
-    if len(lines) > _MAX_LINKS:
-        raise FormatError(
-            f"{subject}: expected at most {_MAX_LINKS} links, found {len(lines)}"
-        )
     keys = [trusted]
-    for number, line in enumerate(lines, 1):
-        where = f"{subject}: line {number}"
+    for where, line in _lines(data, subject):
         link = bundle.parse(line, where)
         if keys[-1].verifies(link.signature, link.message):
             keys.append(_named(link.payload, where))
@@ -71,16 +63,21 @@ def follow(data: bytes, trusted: PublicKey, subject: str) -> list[PublicKey]:
 
 
 def last_key(data: bytes, subject: str) -> PublicKey:
-    """The key that the last link names, for who makes such a file: nothing is checked.
+    """The key that the last link names, for who makes such a file.
 
     Raises:
-        FormatError: if the file is malformed, or empty.
+        FormatError: if the file is malformed, or empty, or a link after the first is not
+            signed by the key that the one before it names.
     """
-    lines = data.splitlines()
-    if not lines:
+    last: PublicKey | None = None
+    for where, line in _lines(data, subject):
+        link = bundle.parse(line, where)
+        if last is not None and not last.verifies(link.signature, link.message):
+            raise FormatError(f"{where}: is not signed by the key of the line before")
+        last = _named(link.payload, where)
+    if last is None:
         raise FormatError(f"{subject}: is empty; expected a link a line")
-    where = f"{subject}: line {len(lines)}"
-    return _named(bundle.parse(lines[-1], where).payload, where)
+    return last
 
 
 def read_links(path: Path) -> bytes:
@@ -92,22 +89,38 @@ def read_links(path: Path) -> bytes:
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file; `releasekit rotate-key` makes one")
-    with path.open("rb") as file:
-        data = file.read(MAX_NBYTES + 1)
-    if len(data) > MAX_NBYTES:
-        raise FormatError(f"{path}: expected at most {MAX_NBYTES} bytes, found more")
-    return data
+    return read_small(path, MAX_NBYTES)
+
+
+def _lines(data: bytes, subject: str) -> list[tuple[str, bytes]]:
+    """The lines, and what messages call each."""
+    *lines, rest = data.split(b"\n")
+    if rest:
+        raise FormatError(
+            f"{subject}: line {len(lines) + 1}: expected an end of line, found the end of "
+            "the file; it may be cut short"
+        )
+    if len(lines) > MAX_LINKS:
+        raise FormatError(
+            f"{subject}: expected at most {MAX_LINKS} links, found {len(lines)}"
+        )
+    return [(f"{subject}: line {number}", line) for number, line in enumerate(lines, 1)]
 
 
 def _named(payload: bytes, subject: str) -> PublicKey:
-    """The key that a link names, whose signature is good."""
+    """The key that a link names."""
     where = f"{subject}: payload"
     root = Record(strictjson.loads(payload, where), where)
     root.choice("_type", (STATEMENT,))
     root.choice("predicateType", (_PREDICATE,))
-    root.records("subject")  # repeats what the key itself says
+    _, stated = read_subject(root, where)
     predicate = root.record("predicate")
     root.close()
-    key = PublicKey.parse(predicate.text("key").encode(), f"{where}: predicate.key")
+    key = PublicKey.listed(predicate.text("key"), f"{where}: predicate.key")
     predicate.close()
+    if key.fingerprint != stated:
+        raise FormatError(
+            f"{where}: subject: expected sha256 {key.fingerprint}, that of predicate.key, "
+            f"found {stated}"
+        )
     return key

@@ -513,14 +513,15 @@ def check_killed(
     command: list[str | Path], out: Path, moments: list[float], wanted: Path
 ) -> None:
     """Kills a command at these moments, and each time holds what is left to the promise."""
-    count = 0
     for moment in moments:
-        count += killed(command, moment)
-        if out.exists():  # it is complete; the kill came as its work was being tidied up
-            assert digests(out) == digests(wanted)
-            shutil.rmtree(out)
-        assert {path.name for path in out.parent.iterdir()} <= {"out.partial"}
-    assert count
+        alive = True
+        while alive:
+            alive = not killed(command, moment)
+            if out.exists():  # it is complete; the kill came too late, or while tidying up
+                assert digests(out) == digests(wanted)
+                shutil.rmtree(out)
+            assert {path.name for path in out.parent.iterdir()} <= {"out.partial"}
+            moment /= 2  # a machine may have been busier when the duration was measured
 
 
 def test_apply_killed_at_any_moment_can_be_repeated(large: Large, tmp_path: Path) -> None:
