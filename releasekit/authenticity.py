@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -157,13 +157,7 @@ def authenticate(
     trust = trusts.load(trusts.default_path())
     known = trust.publisher(policy.owner) if policy.owner else None
     if signature is None and not path.is_file():
-        if policy.demands or (known and known.require_signature):
-            raise SignatureError(_unsigned(folder, policy, known))
-        warning = (
-            f"{folder}: is not signed, so nothing shows whose it is; ask its publisher for "
-            "a signed one"
-        )
-        return Authenticity(status=Status.UNSIGNED, warnings=(warning,))
+        return _unsigned(folder, policy, known)
     if not path.is_file():
         raise UsageError(f"{path}: no such file; expected a signature")
     bundle = bundles.parse(read_small(path, bundles.MAX_NBYTES), str(path))
@@ -183,24 +177,7 @@ def authenticate(
         )
     owner = trust.owner(chain[0])
     if policy.pin is not None:
-        if owner is not None and owner is not trust.publisher(policy.pin):
-            raise UsageError(
-                f"--pin {policy.pin}: key {chain[0].fingerprint} is trusted as "
-                f"{owner.name}'s; leave out --pin, or remove that one first with "
-                "`releasekit trust remove`"
-            )
-        trust.add(policy.pin, chain[-1])  # refused now, rather than after the work
-    warnings = [
-        f"{path}: key {chain[0].fingerprint}, which was given, is a former one of "
-        f"{publisher.name}'s: a later one has replaced it"
-        for publisher in trust.publishers
-        if chain[0] in publisher.superseded
-    ]
-    if len(chain) > 1:
-        warnings.append(
-            f"{path}: key {chain[0].fingerprint} was followed by {chain[-1].fingerprint}, "
-            "which it vouches for; the new one is to be trusted from now on"
-        )
+        _refuse_pin(policy.pin, owner, chain, trust)
     return Authenticity(
         status=Status.SIGNED,
         key=chain[-1],
@@ -208,7 +185,7 @@ def authenticate(
         files=statements.parse(bundle.payload, str(path)).files,
         path=path,
         replaced=tuple(chain[:-1]),
-        warnings=tuple(warnings),
+        warnings=tuple(_on_succession(chain, trust, path)),
     )
 
 
@@ -301,16 +278,52 @@ def _superseded(bundle: Bundle, trust: Trust) -> Publisher | None:
     return None
 
 
-def _unsigned(folder: Path, policy: Policy, known: Publisher | None) -> str:
-    why = "a signature is required"
+def _refuse_pin(
+    pin: str, owner: Publisher | None, chain: list[PublicKey], trust: Trust
+) -> None:
+    """Refuse to pin what could not be kept, before the work rather than after it."""
+    if owner is not None and owner is not trust.publisher(pin):
+        raise UsageError(
+            f"--pin {pin}: key {chain[0].fingerprint} is trusted as {owner.name}'s; leave "
+            "out --pin, or remove that one first with `releasekit trust remove`"
+        )
+    trust.add(pin, chain[-1])
+
+
+def _on_succession(chain: list[PublicKey], trust: Trust, path: Path) -> Iterator[str]:
+    """What ought to be known of keys that others followed."""
+    for publisher in trust.publishers:
+        if chain[0] in publisher.superseded:
+            yield (
+                f"{path}: key {chain[0].fingerprint}, which was given, is a former one of "
+                f"{publisher.name}'s: a later one has replaced it"
+            )
+    if len(chain) > 1:
+        yield (
+            f"{path}: key {chain[0].fingerprint} was followed by {chain[-1].fingerprint}, "
+            "which it vouches for; the new one is to be trusted from now on"
+        )
+
+
+def _unsigned(folder: Path, policy: Policy, known: Publisher | None) -> Authenticity:
+    """What is known of a folder without a signature; SignatureError if one is wanted."""
+    why = None
     if policy.public_key is not None or policy.certificates is not None:
         why = "a key was given to check it with"
     elif known is not None and known.require_signature:
         why = f"releases of {known.name} must be"
-    return (
-        f"{folder}: is not signed, and {why}: get it anew from its publisher, and "
-        f"{SIGNATURE} with it"
+    elif policy.require_signature:
+        why = "a signature is required"
+    if why is not None:
+        raise SignatureError(
+            f"{folder}: is not signed, and {why}: get it anew from its publisher, and "
+            f"{SIGNATURE} with it"
+        )
+    warning = (
+        f"{folder}: is not signed, so nothing shows whose it is; ask its publisher for a "
+        "signed one"
     )
+    return Authenticity(status=Status.UNSIGNED, warnings=(warning,))
 
 
 def _not_by(
