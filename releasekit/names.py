@@ -117,16 +117,17 @@ def refuse_clashes(names: Iterable[str], where: str) -> None:
                 "where case or Unicode form is not kept apart"
             )
         files[key] = name
+    folders: set[str] = set()
     for key, name in files.items():
-        slash = key.find("/")
-        while slash >= 0:
-            folder = files.get(key[:slash])
-            if folder is not None:
+        parent = key.rpartition("/")[0]
+        while parent and parent not in folders:  # else those above it were looked at, too
+            folders.add(parent)
+            if (folder := files.get(parent)) is not None:
                 raise FormatError(
                     f"{where}: path {shown(folder)} is a file, and also the folder "
                     f"of {shown(name)}"
                 )
-            slash = key.find("/", slash + 1)
+            parent = parent.rpartition("/")[0]
 
 
 def tensor_name(name: str, where: str) -> str:
