@@ -34,7 +34,7 @@ def admit(
         SignatureError: if it claims to be another publisher's, or is older than one of its
             name and key that was rebuilt here.
     """
-    trust = trusts.load(trusts.default_path())
+    trust = found.trust
     warnings = list(found.warnings)
     check_claim(found, manifest, policy, subject)
     if found.key is None:
@@ -97,8 +97,7 @@ def check_claim(
     """
     if policy.public_key is not None or policy.certificates is not None:
         return
-    trust = trusts.load(trusts.default_path())
-    claimed = trust.publisher(manifest.publisher) if manifest.publisher else None
+    claimed = found.trust.publisher(manifest.publisher) if manifest.publisher else None
     if claimed is None or found.publisher == claimed.name:
         return
     if found.key is not None:

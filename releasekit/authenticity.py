@@ -118,9 +118,11 @@ class Authenticity:
         path: the signature's file; None if there is none.
         replaced: keys whose successor signed, each followed by the one after it.
         warnings: what ought to be known.
+        trust: what the trust file said of it.
     """
 
     status: Status
+    trust: Trust
     key: PublicKey | None = None
     publisher: str | None = None
     files: Mapping[str, str] | None = None
@@ -157,7 +159,7 @@ def authenticate(
     trust = trusts.load(trusts.default_path())
     known = trust.publisher(policy.owner) if policy.owner else None
     if signature is None and not path.is_file():
-        return _unsigned(folder, policy, known)
+        return _unsigned(folder, policy, known, trust)
     if not path.is_file():
         raise UsageError(f"{path}: no such file; expected a signature")
     bundle = bundles.parse(read_small(path, bundles.MAX_NBYTES), str(path))
@@ -169,7 +171,9 @@ def authenticate(
         if policy.demands or known or spent or _is_named(bundle, keys):
             raise SignatureError(_not_by(bundle, keys, policy, known, trust, path))
         warning = f"{path}: was not checked: no key is trusted that made it; {_GET_KEY}"
-        return Authenticity(status=Status.UNCHECKED, path=path, warnings=(warning,))
+        return Authenticity(
+            status=Status.UNCHECKED, trust=trust, path=path, warnings=(warning,)
+        )
     if bundle.hint is not None and bundle.hint != chain[-1].hint:
         raise SignatureError(
             f"{path}: names another key than made it: the file is damaged or was changed; "
@@ -180,6 +184,7 @@ def authenticate(
         _refuse_pin(policy.pin, owner, chain, trust)
     return Authenticity(
         status=Status.SIGNED,
+        trust=trust,
         key=chain[-1],
         publisher=policy.pin or (owner.name if owner else None),
         files=statements.parse(bundle.payload, str(path)).files,
@@ -237,7 +242,7 @@ def _trusted(
             )
         return [chains.key_of(bundle.certificates, roots, str(path))]
     if policy.public_key is not None:
-        return [PublicKey.load(Path(policy.public_key))]
+        return [PublicKey.load(policy.public_key)]
     if known is not None:
         return known.keys
     return [key for publisher in trust.publishers for key in publisher.keys]
@@ -305,7 +310,9 @@ def _on_succession(chain: list[PublicKey], trust: Trust, path: Path) -> Iterator
         )
 
 
-def _unsigned(folder: Path, policy: Policy, known: Publisher | None) -> Authenticity:
+def _unsigned(
+    folder: Path, policy: Policy, known: Publisher | None, trust: Trust
+) -> Authenticity:
     """What is known of a folder without a signature; SignatureError if one is wanted."""
     why = None
     if policy.public_key is not None or policy.certificates is not None:
@@ -323,7 +330,7 @@ def _unsigned(folder: Path, policy: Policy, known: Publisher | None) -> Authenti
         f"{folder}: is not signed, so nothing shows whose it is; ask its publisher for a "
         "signed one"
     )
-    return Authenticity(status=Status.UNSIGNED, warnings=(warning,))
+    return Authenticity(status=Status.UNSIGNED, trust=trust, warnings=(warning,))
 
 
 def _not_by(

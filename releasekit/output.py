@@ -33,7 +33,7 @@ from typing import Any, Final, Self
 
 from releasekit.digest import pieces, sha256
 from releasekit.errors import ReleaseKitError, UsageError
-from releasekit.writing import open_new, reopen, sync, write
+from releasekit.writing import open_new, reopen, sync, sync_folder, write
 
 PARTIAL_SUFFIX: Final = ".partial"
 _STATE: Final = "state.json"
@@ -221,13 +221,13 @@ class OutputFolder:
     def commit(self) -> None:
         """Make the folder appear under its name."""
         for folder, _, _ in os.walk(self._new):
-            _sync_folder(Path(folder))
+            sync_folder(Path(folder))
         old = self.partial / _OLD
         if self._force and self.out.exists():
             _remove(old)
             os.rename(self.out, old)
         os.rename(self._new, self.out)
-        _sync_folder(self.out.parent)
+        sync_folder(self.out.parent)
         self.discard()
 
     def discard(self) -> None:
@@ -321,11 +321,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, _FOLDER_FLAGS)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

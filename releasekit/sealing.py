@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from releasekit import sums
 from releasekit.delta.diagnosis import is_release
-from releasekit.delta.notary import read_succession, sign_files, sign_rebuilt
+from releasekit.delta.notary import read_succession, seal, sign_files
 from releasekit.delta.release import Release, read_sums
 from releasekit.digest import sha256_hex
 from releasekit.errors import FormatError, IntegrityError, UsageError
@@ -120,19 +119,15 @@ def sign(
         with Release.open(path) as opened:
             check_lists(path, opened, digests)
             name = opened.manifest.name
-            small[REBUILT_SIGNATURE] = sign_rebuilt(opened.manifest, key)
-        if links is not None:
-            small[SUCCESSION] = links
-        digests |= {new: sha256_hex(data) for new, data in small.items()}
-        small[SUMS] = sums.format_sums(digests)
-        digests[SUMS] = sha256_hex(small[SUMS])
+            small = seal(opened.manifest, digests, key, links)
     else:
         if (path / SUMS).is_file():
             _hold_against_list(path, digests)
         if links is not None:
             small[SUCCESSION] = links
-            digests[SUCCESSION] = sha256_hex(links)
-    small[SIGNATURE] = sign_files(name, digests, key)
+        signed = digests | {new: sha256_hex(data) for new, data in small.items()}
+        small[SIGNATURE] = sign_files(name, signed, key)
+    digests |= {n: sha256_hex(data) for n, data in small.items() if n != SIGNATURE}
     for renewed in _RENEWED:  # of a run that was stopped
         successor(path / renewed).unlink(missing_ok=True)
     for new, data in small.items():

@@ -90,11 +90,7 @@ def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
         write(file, data)
         sync(file)
     os.replace(new, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)  # so that, after a power cut, none is there without those before
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)  # after a power cut, none is there without those before it
 
 
 def successor(path: Path) -> Path:
@@ -107,6 +103,17 @@ def sync(file: BufferedRandom) -> None:
     with named(file):
         file.flush()
         os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush what a folder holds under which names to the disk itself."""
+    # Where it is a link, as a user's own folder may be, the folder that it leads to.
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(os.path.realpath(folder), flags)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @contextmanager

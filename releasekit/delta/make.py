@@ -9,7 +9,6 @@ What an interrupted run had coded is kept.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from releasekit.codec import Ulp
 from releasekit.delta.accept import accept_bases, check_accepted
 from releasekit.delta.encode import StaleJournalError, need
 from releasekit.delta.maker import Maker, write_small_files
-from releasekit.delta.notary import TARGET, Label, Notary, Source, read_succession
+from releasekit.delta.notary import TARGET, Label, Notary, Source
 from releasekit.delta.plain import refuse_names
 from releasekit.delta.source import list_target
 from releasekit.device.choose import AUTO, engines, explain
@@ -32,7 +31,6 @@ from releasekit.errors import UsageError
 from releasekit.operations import count_operations
 from releasekit.output import OutputFolder, require_space
 from releasekit.progress import ProgressCallback
-from releasekit.provenance import EPOCH_VARIABLE, read_epoch
 from releasekit.resources import DEFAULT_MAX_MEMORY, share_out
 from releasekit.signing.keys import PrivateKey
 from releasekit.versions import FIRST
@@ -155,7 +153,7 @@ def make_delta(
     listed = list_target(target, exclude)
     root, found = listed.found.root, find(base)
     codec = codec or Ulp()
-    notary = Notary(
+    notary = Notary.of(
         sources=(
             Source.of("base", given, found),
             Source(role=TARGET, root=root, files=(*listed.found.files, *listed.others)),
@@ -167,8 +165,7 @@ def make_delta(
             "exclude": list(exclude),
         },
         key=sign_key,
-        succession=read_succession(succession, sign_key),
-        epoch=read_epoch(os.environ.get(EPOCH_VARIABLE)),
+        succession=succession,
     )
     with (
         SafetensorsCheckpoint.open(listed.found) as target_checkpoint,

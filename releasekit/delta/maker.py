@@ -14,7 +14,7 @@ from releasekit.checkpoint import Checkpoint, LaidOut
 from releasekit.codec import Ulp
 from releasekit.delta.encode import Encoder, hash_base
 from releasekit.delta.journal import Journal
-from releasekit.delta.notary import Label, Notary, sign_files, sign_rebuilt
+from releasekit.delta.notary import Label, Notary, seal
 from releasekit.delta.plain import plain_layout
 from releasekit.delta.plan import find_aliases
 from releasekit.delta.release import Release
@@ -27,12 +27,8 @@ from releasekit.manifest import (
     LOADER_STOP,
     MANIFEST,
     PROVENANCE,
-    REBUILT_SIGNATURE,
     REBUILT_SUMS,
     RESERVED,
-    SIGNATURE,
-    SUCCESSION,
-    SUMS,
     TARGET_FOLDER,
     FileEntry,
     Manifest,
@@ -202,16 +198,9 @@ def write_small_files(
     if LOADER_STOP not in digests:
         small[LOADER_STOP] = _loader_stop(manifest)
     digests |= {name: sha256_hex(data) for name, data in small.items()}
-    later = {PROVENANCE: notary.provenance(manifest, materials, digests)}
-    if notary.key is not None:
-        later[REBUILT_SIGNATURE] = sign_rebuilt(manifest, notary.key)
-        if notary.succession is not None:
-            later[SUCCESSION] = notary.succession
-    digests |= {name: sha256_hex(data) for name, data in later.items()}
-    small |= later | {SUMS: sums.format_sums(digests)}
-    digests[SUMS] = sha256_hex(small[SUMS])
-    if notary.key is not None:
-        small[SIGNATURE] = sign_files(manifest.name, digests, notary.key)
+    small[PROVENANCE] = notary.provenance(manifest, materials, digests)
+    digests[PROVENANCE] = sha256_hex(small[PROVENANCE])
+    small |= seal(manifest, digests, notary.key, notary.succession)
     for name, data in small.items():
         folder.write(name, data)
     names = {*digests, *small}

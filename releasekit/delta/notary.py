@@ -11,18 +11,26 @@ Both signatures are bundles that the stock tool of OpenSSF Model Signing verifie
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from releasekit import provenance
+from releasekit import provenance, sums
 from releasekit.checkpoint.discover import PARAMS, Found, Kind
 from releasekit.checkpoint.locate import package_url
+from releasekit.digest import sha256_hex
 from releasekit.errors import UsageError
 from releasekit.hashing import hash_files
-from releasekit.manifest import SIGNATURE, Manifest
+from releasekit.manifest import (
+    REBUILT_SIGNATURE,
+    SIGNATURE,
+    SUCCESSION,
+    SUMS,
+    Manifest,
+)
 from releasekit.names import is_publisher, is_title, shown
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
@@ -112,6 +120,26 @@ class Notary:
     succession: bytes | None
     epoch: int | None
 
+    @classmethod
+    def of(
+        cls,
+        sources: tuple[Source, ...],
+        parameters: Mapping[str, Any],
+        key: PrivateKey | None,
+        succession: str | Path | None,
+    ) -> Notary:
+        """Read the links from a file, and the time from the environment.
+
+        Raises as `read_succession` and `read_epoch` do.
+        """
+        return cls(
+            sources=sources,
+            parameters=parameters,
+            key=key,
+            succession=read_succession(succession, key),
+            epoch=provenance.read_epoch(os.environ.get(provenance.EPOCH_VARIABLE)),
+        )
+
     def materials(
         self, manifest: Manifest, threads: int | None, progress: ProgressCallback | None
     ) -> list[Material]:
@@ -173,6 +201,33 @@ def read_succession(path: str | Path | None, key: PrivateKey | None) -> bytes | 
             f"{key.public.fingerprint}"
         )
     return data
+
+
+def seal(
+    manifest: Manifest,
+    digests: Mapping[str, str],
+    key: PrivateKey | None,
+    succession: bytes | None,
+) -> dict[str, bytes]:
+    """The list of a release's files, and its signatures, in the order to write them.
+
+    Args:
+        manifest: what the release says.
+        digests: SHA-256 of each of its other files, by its path.
+        key: signs it; None for the list alone.
+        succession: links that lead to `key`, which go with it.
+    """
+    files: dict[str, bytes] = {}
+    if key is not None:
+        files[REBUILT_SIGNATURE] = sign_rebuilt(manifest, key)
+        if succession is not None:
+            files[SUCCESSION] = succession
+    listed = {**digests, **{name: sha256_hex(data) for name, data in files.items()}}
+    files[SUMS] = sums.format_sums(listed)
+    if key is not None:
+        listed[SUMS] = sha256_hex(files[SUMS])
+        files[SIGNATURE] = sign_files(manifest.name, listed, key)
+    return files
 
 
 def sign_rebuilt(manifest: Manifest, key: PrivateKey) -> bytes:

@@ -247,7 +247,7 @@ def read_manifest(folder: Path, signed: Mapping[str, str] | None) -> tuple[Manif
     document = read_small(path, manifests.MAX_MANIFEST)
     found = sha256_hex(document)
     if signed is not None:
-        _require_signed(path, found, signed.get(MANIFEST))
+        require_signed(path, found, signed.get(MANIFEST))
     listed = read_sums(folder / SUMS, signed).get(MANIFEST)
     if listed != found:
         raise IntegrityError(
@@ -281,11 +281,12 @@ def read_sums(path: Path, signed: Mapping[str, str] | None = None) -> dict[str, 
         )
     data = read_small(path, manifests.MAX_MANIFEST)
     if signed is not None:
-        _require_signed(path, sha256_hex(data), signed.get(path.name))
+        require_signed(path, sha256_hex(data), signed.get(path.name))
     return sums.parse_sums(data, str(path))
 
 
-def _require_signed(path: Path, found: str, expected: str | None) -> None:
+def require_signed(path: Path, found: str, expected: str | None) -> None:
+    """Refuse a file whose SHA-256 is not the signed one, as IntegrityError."""
     if expected is None:
         raise IntegrityError(
             f"{path}: is not signed: the release is damaged or was changed; download it "

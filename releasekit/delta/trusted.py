@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from releasekit.admission import admit
 from releasekit.authenticity import Authenticity, Policy, authenticate
-from releasekit.delta.release import Release
+from releasekit.delta.release import Release, require_signed
 from releasekit.digest import hash_file
 from releasekit.errors import IntegrityError
-from releasekit.manifest import SIGNATURE
+from releasekit.manifest import MANIFEST, SIGNATURE, SUMS
 from releasekit.names import listed
 from releasekit.received import files_in
 
@@ -42,26 +43,18 @@ def open_trusted(folder: Path, policy: Policy) -> tuple[Release, Authenticity]:
                 f"{folder}: holds files that are not signed: {listed(strays)}: remove "
                 "them, or get the release anew"
             )
-    release = Release.open(folder, signed=found.files)
-    try:
+    with ExitStack() as stack:
+        release = stack.enter_context(Release.open(folder, signed=found.files))
         _check_unread(release, found.files or {})
         found = admit(found, release.manifest, release.key, policy, folder)
-    except BaseException:
-        release.close()
-        raise
+        stack.pop_all()
     return release, found
 
 
 def _check_unread(release: Release, signed: Mapping[str, str]) -> None:
-    """Check the signed files that no rebuild reads: the card, the licence, the lists."""
-    for name, expected in signed.items():
-        if name in release.manifest.stored:
-            continue
+    """Check the signed files that nobody has read, and no rebuild will: the card, say."""
+    for name in sorted(signed.keys() - release.manifest.stored.keys() - {MANIFEST, SUMS}):
         path = release.folder / name
         if not path.is_file():
             raise IntegrityError(f"{path}: is missing; download the release again")
-        if (found := hash_file(path)) != expected:
-            raise IntegrityError(
-                f"{path}: expected sha256 {expected}, which is signed, found {found}: the "
-                "release is damaged or was changed; download it again"
-            )
+        require_signed(path, hash_file(path), signed[name])

@@ -7,7 +7,6 @@ digests, from the same base.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,14 +19,13 @@ from releasekit.codec import Ulp
 from releasekit.conversion import beside_as_written, dtype_name
 from releasekit.delta.make import DEFAULT_SHARD_NBYTES as DEFAULT_PAYLOADS
 from releasekit.delta.make import MakeResult, make_release
-from releasekit.delta.notary import Label, Notary, Source, read_succession
+from releasekit.delta.notary import Label, Notary, Source
 from releasekit.device.choose import AUTO as AUTO_DEVICE
 from releasekit.errors import UsageError
 from releasekit.foreign.apply import open_sum
 from releasekit.foreign.recipes import AUTO
 from releasekit.foreign.recognise import Origin, recognise
 from releasekit.progress import ProgressCallback
-from releasekit.provenance import EPOCH_VARIABLE, read_epoch
 from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.sharding import DEFAULT_SHARD_NBYTES, index_of
 from releasekit.signing.keys import PrivateKey
@@ -103,7 +101,7 @@ def import_delta(
         others = beside_as_written(total.found.root, total.others, total.recipe.dtype)
         codec = codec or Ulp()
         of_delta = Source.of("delta", given, total.found)
-        notary = Notary(
+        notary = Notary.of(
             sources=(
                 Source.of("base", given_base, find(base)),
                 replace(of_delta, files=(*of_delta.files, *total.others)),
@@ -118,8 +116,7 @@ def import_delta(
                 "shard_nbytes": shard_nbytes,
             },
             key=sign_key,
-            succession=read_succession(succession, sign_key),
-            epoch=read_epoch(os.environ.get(EPOCH_VARIABLE)),
+            succession=succession,
         )
         made = make_release(
             total.inputs[0],

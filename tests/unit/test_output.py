@@ -459,3 +459,13 @@ def test_work_that_cannot_fit_is_refused(tmp_path: Path) -> None:
 
 def test_free_space_is_that_of_the_folder_to_be(tmp_path: Path) -> None:
     assert free_nbytes(tmp_path / "not" / "yet" / "there") > 0
+
+
+def test_a_folder_that_is_a_link_may_hold_the_output(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with OutputFolder(tmp_path / "link" / "out", key="work") as folder:
+        folder.write("file", b"content")
+        folder.commit()
+    assert (tmp_path / "real" / "out" / "file").read_bytes() == b"content"
+    assert [path.name for path in (tmp_path / "real").iterdir()] == ["out"]
