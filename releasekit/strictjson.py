@@ -163,6 +163,31 @@ class Record:
             raise self._fault(self._at(key), "true or false", value)
         return value
 
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Returns true or false, or `default` if the field is missing."""
+        return self.boolean(key) if self._present(key) else default
+
+    def number(self, key: str) -> float:
+        """Returns a number, integers included."""
+        value = self._get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._fault(self._at(key), "a number", value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise self._fault(self._at(key), "a number that a float holds", value) from None
+
+    def optional_number(self, key: str) -> float | None:
+        """Returns a number as `number` does, or None if the field is missing."""
+        return self.number(key) if self._present(key) else None
+
+    def scalar(self, key: str) -> str:
+        """Returns a string, or a number as it is written."""
+        value = self._get(key)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise self._fault(self._at(key), "a string or a number", value)
+        return value if isinstance(value, str) else repr(value)
+
     def choice(self, key: str, options: Collection[str]) -> str:
         """Returns a string that is one of `options`."""
         value = self._get(key)
@@ -210,6 +235,10 @@ class Record:
             texts.append(item)
         return tuple(texts)
 
+    def optional_texts(self, key: str) -> tuple[str, ...]:
+        """Returns an array of strings; an empty one if the field is missing."""
+        return self.texts(key) if self._present(key) else ()
+
     def record(self, key: str) -> Record:
         """Returns an object, which the caller closes."""
         return Record(self._get(key), self._subject, self._at(key))
@@ -224,6 +253,14 @@ class Record:
             Record(item, self._subject, f"{self._at(key)}[{index}]")
             for index, item in enumerate(self._items(key))
         ]
+
+    def optional_records(self, key: str) -> list[Record]:
+        """Returns an array of objects, which is empty if the field is missing."""
+        return self.records(key) if self._present(key) else []
+
+    def fault(self, key: str, expected: str) -> FormatError:
+        """The error that a field, which is there, is not what is `expected`."""
+        return self._fault(self._at(key), expected, self._fields[key])
 
     def close(self) -> None:
         """Refuses fields never asked for: a reader must not pass over what it was told."""

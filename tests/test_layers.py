@@ -22,10 +22,10 @@ LAYERS = {
     "values": {"errors", "tensors", "names", "digest", "progress", "versions"},
     "pure": {
         *("strictjson", "layout", "sums", "codec", "operations", "manifest"),
-        *("manifest_parser", "provenance", "sharding"),
+        *("evals", "manifest_parser", "provenance", "sharding", "stricttoml"),
     },
     "effects": {
-        *("blocks", "checkpoint", "device", "hashing", "hub", "model_writer"),
+        *("blocks", "charts", "checkpoint", "device", "hashing", "hub", "model_writer"),
         *("output", "pipeline", "received", "resources", "signing", "trust", "writing"),
     },
     "workflows": {
@@ -47,6 +47,7 @@ FOREIGN = {
     "fcntl": "output blocks trust",
     "cryptography": "signing",
     "huggingface_hub": "hub",
+    "matplotlib": "charts",
 }
 
 

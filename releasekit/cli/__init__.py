@@ -15,6 +15,7 @@ import click
 from releasekit.cli import (
     apply,
     convert,
+    evals,
     identify,
     import_delta,
     inspect,
@@ -44,6 +45,7 @@ for module in (
     *(make, preflight, apply, verify),
     *(keygen, sign, trust, rotate_key),
     *(inspect, identify, convert, import_delta),
+    evals,
 ):
     cli.add_command(module.command)
 

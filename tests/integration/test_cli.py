@@ -19,7 +19,7 @@ from tests.integration.tools import COMMAND, digests, releasekit, small_pair, un
 
 COMMANDS = [
     *("make-delta", "preflight", "apply-delta", "verify", "inspect", "identify"),
-    *("convert", "import-delta", "keygen", "sign", "trust", "rotate-key"),
+    *("convert", "import-delta", "keygen", "sign", "trust", "rotate-key", "evals"),
 ]
 EXIT_CODES = """\
 Exit codes:
