@@ -7,6 +7,9 @@
     open_delta     rebuild into memory, tensor by tensor, on any torch device
     load_into      fill a model that is in memory, in place
     sign           sign a release, or any folder
+    write_card     write the model card of a release, with evaluations and licences
+    check_card     whether a card is what the Hub takes
+    check_licenses what speaks against publishing a release under its licences
     verify         hold a release, or a rebuilt model, against its digests
     convert        write any checkpoint that can be read as sharded safetensors
     identify       the identity of a checkpoint, and which release knows it
@@ -25,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from releasekit.authenticity import Authenticity, Policy
+    from releasekit.clearance import Clearance, check_licenses
     from releasekit.codec import Add, Ulp
     from releasekit.conversion import ConvertResult, convert
     from releasekit.delta.apply import ApplyPlan, ApplyResult, apply_delta, plan_apply
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
         FormatError,
         HubError,
         IntegrityError,
+        LicenseError,
         ReleaseKitError,
         SignatureError,
         UsageError,
@@ -53,6 +58,9 @@ if TYPE_CHECKING:
     from releasekit.foreign.xor import apply_xor
     from releasekit.identification import Identification, identify
     from releasekit.inspection import Inspection, inspect
+    from releasekit.licenses.evidence import LicenseFinding
+    from releasekit.licensing import Licensing
+    from releasekit.presentation import CardResult, check_card, write_card
     from releasekit.progress import Progress
     from releasekit.sealing import SignResult, sign
     from releasekit.signing.keys import PrivateKey, PublicKey
@@ -64,6 +72,8 @@ _HOMES = {
     "ApplyResult": "delta.apply",
     "Authenticity": "authenticity",
     "BaseMismatchError": "errors",
+    "CardResult": "presentation",
+    "Clearance": "clearance",
     "ConvertResult": "conversion",
     "Finding": "delta.diagnosis",
     "ForeignPlan": "foreign.apply",
@@ -74,6 +84,9 @@ _HOMES = {
     "ImportResult": "foreign.importing",
     "Inspection": "inspection",
     "IntegrityError": "errors",
+    "LicenseError": "errors",
+    "LicenseFinding": "licenses.evidence",
+    "Licensing": "licensing",
     "MakeResult": "delta.make",
     "OpenDelta": "delta.open",
     "Policy": "authenticity",
@@ -90,6 +103,8 @@ _HOMES = {
     "apply_delta": "delta.apply",
     "apply_foreign": "foreign.apply",
     "apply_xor": "foreign.xor",
+    "check_card": "presentation",
+    "check_licenses": "clearance",
     "convert": "conversion",
     "identify": "identification",
     "import_delta": "foreign.importing",
@@ -102,6 +117,7 @@ _HOMES = {
     "preflight": "foreign.preflight",
     "sign": "sealing",
     "verify": "verification",
+    "write_card": "presentation",
 }
 
 __all__ = [
@@ -110,6 +126,8 @@ __all__ = [
     "ApplyResult",
     "Authenticity",
     "BaseMismatchError",
+    "CardResult",
+    "Clearance",
     "ConvertResult",
     "Finding",
     "ForeignPlan",
@@ -120,6 +138,9 @@ __all__ = [
     "ImportResult",
     "Inspection",
     "IntegrityError",
+    "LicenseError",
+    "LicenseFinding",
+    "Licensing",
     "MakeResult",
     "OpenDelta",
     "Policy",
@@ -136,6 +157,8 @@ __all__ = [
     "apply_delta",
     "apply_foreign",
     "apply_xor",
+    "check_card",
+    "check_licenses",
     "convert",
     "identify",
     "import_delta",
@@ -148,6 +171,7 @@ __all__ = [
     "preflight",
     "sign",
     "verify",
+    "write_card",
 ]
 
 

@@ -11,6 +11,7 @@ ones that users search for.
       ├── BaseMismatchError    a base that is not the one the delta was made from
       ├── IntegrityError       right format, wrong content: a digest or size differs
       ├── SignatureError       not signed by whom it should be, or older than it should be
+      ├── LicenseError         terms that were not accepted, or that a release breaks
       └── HubError             the Hugging Face Hub refused, or could not be reached
 
 Exit codes are the command line's concern: see `releasekit.cli.exits`.
@@ -39,6 +40,10 @@ class IntegrityError(ReleaseKitError):
 
 class SignatureError(ReleaseKitError):
     """Content is not signed by a trusted key, or what was signed is out of date."""
+
+
+class LicenseError(ReleaseKitError):
+    """Terms of a licence were not accepted, or a release does not keep to them."""
 
 
 class HubError(ReleaseKitError):

@@ -258,6 +258,10 @@ class Record:
         """Returns an array of objects, which is empty if the field is missing."""
         return self.records(key) if self._present(key) else []
 
+    def place(self, key: str) -> str:
+        """Where a field stands, as messages begin: `release.json: files[0].path`."""
+        return f"{self._subject}: {self._at(key)}"
+
     def fault(self, key: str, expected: str) -> FormatError:
         """The error that a field, which is there, is not what is `expected`."""
         return self._fault(self._at(key), expected, self._fields[key])

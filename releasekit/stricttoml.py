@@ -47,7 +47,10 @@ def loads(data: bytes, subject: str) -> dict[str, object]:
         raise FormatError(f"{subject}: nested too deeply") from None
     except ValueError as error:  # more digits than Python turns into an integer
         raise FormatError(f"{subject}: not valid TOML: {error}") from None
-    return {key: _plain(value, subject, key) for key, value in table.items()}
+    try:
+        return {key: _plain(value, subject, key) for key, value in table.items()}
+    except RecursionError:  # dots in a key nest without a bound of the parser's
+        raise FormatError(f"{subject}: nested too deeply") from None
 
 
 def _plain(value: object, subject: str, path: str) -> object:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from releasekit.cli.exits import EPILOG, EXIT_CODES
+from releasekit.licenses.rules import RULES
 from releasekit.tensors import DType
 from tests.builders import model_folder
 
@@ -42,6 +43,10 @@ def models(tmp_path: Path) -> Path:
     model_folder(tmp_path / "OTHER", other)
     model_folder(tmp_path / "FOREIGN", {"w": ("F16", [64, 64], target.tobytes())})
     (tmp_path / "TARGET" / "config.json").write_text("{}")
+    (tmp_path / "BASE" / "LICENSE").write_text("the text of the base's licence")
+    (tmp_path / "card.toml").write_text(_blocks("toml")[0])
+    for name in ("results.csv", "base.csv"):
+        (tmp_path / name).write_text(_blocks("csv")[0])
     (tmp_path / "passphrase.txt").write_text("a secret of mine\n")
     (tmp_path / "TARGET" / "pytorch_model.bin").write_bytes(b"a second copy")
     return tmp_path
@@ -111,7 +116,7 @@ def test_the_python_examples_run(models: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout)
-    assert len(printed) == 3
+    assert len(printed) == 4
     assert "w torch.bfloat16 (64, 64)" in printed[0]
 
 
@@ -122,6 +127,11 @@ def test_exit_codes_are_the_same_in_readme_help_and_code() -> None:
         assert re.search(rf"^  {code} +{re.escape(meaning)}$", EPILOG, re.MULTILINE)
     for error, code in EXIT_CODES.items():
         assert f"`{error.__name__}`" in table[code][1]
+
+
+def test_the_readme_lists_every_rule() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (error|warning) \| (.*?) \|$", _README, re.M)
+    assert rows == [(rule.id, rule.severity.value, rule.title) for rule in RULES]
 
 
 def test_the_format_lists_every_dtype() -> None:

@@ -22,15 +22,17 @@ LAYERS = {
     "values": {"errors", "tensors", "names", "digest", "progress", "versions"},
     "pure": {
         *("strictjson", "layout", "sums", "codec", "operations", "manifest"),
-        *("evals", "manifest_parser", "provenance", "sharding", "stricttoml"),
+        *("evals", "licenses", "manifest_parser", "provenance", "sharding", "stricttoml"),
     },
     "effects": {
-        *("blocks", "charts", "checkpoint", "device", "hashing", "hub", "model_writer"),
+        *("blocks", "card", "charts", "checkpoint", "device", "hashing", "hub"),
+        *("license_files", "model_writer"),
         *("output", "pipeline", "received", "resources", "signing", "trust", "writing"),
     },
     "workflows": {
-        *("admission", "authenticity", "conversion", "delta", "foreign"),
-        *("identification", "inspection", "sealing", "verification"),
+        *("admission", "amending", "authenticity", "clearance", "conversion", "delta"),
+        *("evaluation", "foreign", "identification", "inspection", "licensing"),
+        *("portrait", "presentation", "sealing", "verification"),
     },
     "package": {"releasekit"},  # the names that it hands on
     "shell": {"cli", "__main__"},
@@ -47,7 +49,11 @@ FOREIGN = {
     "fcntl": "output blocks trust",
     "cryptography": "signing",
     "huggingface_hub": "hub",
+    "jinja2": "card.pages",
+    "markdown_it": "card.checks",
     "matplotlib": "charts",
+    "spdx": "license_files",
+    "yaml": "hub",
 }
 
 

@@ -20,6 +20,7 @@ from typing import Final
 
 from releasekit import strictjson
 from releasekit.errors import FormatError, UsageError
+from releasekit.licenses.chain import FOLDER as LICENSES
 from releasekit.names import refuse_clashes, safe_path, shown
 
 
@@ -130,7 +131,7 @@ def choose(names: Sequence[str]) -> list[str]:
     """Of all files in a folder, those that a checkpoint in it needs; none if it has none.
 
     For a folder that is elsewhere as yet: the weights of the kind that `find` would take,
-    and what describes them: configs, tokenizer, licence.
+    and what describes them: configs, tokenizer, licences.
 
     Args:
         names: paths of files, relative to the folder.
@@ -138,7 +139,8 @@ def choose(names: Sequence[str]) -> list[str]:
     if _RELEASE in names:
         return list(names)  # a release, which is of use only as a whole
     top = [name for name in names if "/" not in name]
-    others = [name for name in top if Path(name).suffix in _DESCRIBES]
+    told = (*top, *(name for name in names if name.startswith(f"{LICENSES}/")))
+    others = [name for name in told if Path(name).suffix in _DESCRIBES]
     weights = [name for name in top if name.endswith(SUFFIX)]
     if not weights:
         pytorch = [n for n in top if n.endswith(Kind.PYTORCH.suffixes) and _is_weights(n)]

@@ -28,7 +28,7 @@ def locate(model: str | Path, progress: ProgressCallback | None = None) -> Path:
     """
     if not _is_on_hub(model):
         return Path(model)  # if it is not there, for whoever opens it to say so
-    from releasekit.hub import resolve
+    from releasekit.hub.snapshots import resolve
 
     return resolve(str(model), wanted=choose, progress=progress)
 
@@ -57,6 +57,6 @@ def _is_on_hub(model: str | Path) -> bool:
     text = str(model)
     if os.path.lexists(model) or text.endswith(_FILES):
         return False
-    from releasekit.hub import is_reference
+    from releasekit.hub.snapshots import is_reference
 
     return is_reference(text)

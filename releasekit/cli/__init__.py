@@ -14,12 +14,14 @@ import click
 
 from releasekit.cli import (
     apply,
+    card,
     convert,
     evals,
     identify,
     import_delta,
     inspect,
     keygen,
+    licenses,
     make,
     preflight,
     rotate_key,
@@ -45,7 +47,7 @@ for module in (
     *(make, preflight, apply, verify),
     *(keygen, sign, trust, rotate_key),
     *(inspect, identify, convert, import_delta),
-    evals,
+    *(card, evals, licenses),
 ):
     cli.add_command(module.command)
 

@@ -10,6 +10,12 @@ import click
 
 from releasekit.cli import render, signatures
 from releasekit.cli.exits import EPILOG
+from releasekit.cli.licensing import (
+    accept_option,
+    consent_of,
+    license_document,
+    license_facts,
+)
 from releasekit.cli.shell import (
     Shell,
     Size,
@@ -45,6 +51,7 @@ _Paths = tuple[Path, Path, Path]  # base, delta, out
     show_default=True,
     help="With somebody else's delta: most bytes of tensors in a file of the result.",
 )
+@accept_option
 @use_options
 @recipe_options
 @work_options
@@ -57,6 +64,7 @@ def command(
     delta: Path,
     out: Path,
     dry_run: bool,
+    accept_license: bool,
     **options: Any,
 ) -> None:
     """Rebuild a released model from its base: the publisher's files, byte for byte.
@@ -72,6 +80,8 @@ def command(
 
     A release's signature is checked before anything else in it is read, with the public key
     that you give, or those in your trust file. One without is applied with a warning.
+    Licences that restrict what the model may be used for are shown before work; where one
+    must be accepted, you are asked, or give --accept-license.
 
     \b
     Examples:
@@ -96,6 +106,7 @@ def command(
     if origin is Origin.RELEASE:
         ours = {n: options[n] for n in ("force", "device", "threads", "max_memory")}
         ours["policy"] = policy.of(delta)
+        ours["accept_license"] = consent_of(shell, accept_license)
         _refuse(options, "dtype", "order", "expect_sum")
         _release(shell, paths, ours, dry_run=dry_run)
         return
@@ -136,12 +147,14 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
         "device": result.device,
         "notes": list(result.notes),
         "signature": signatures.document(result.authenticity),
+        "licenses": license_document(result.licenses),
     }
     pairs = [
         ("model", f"{result.name} in {result.out}"),
         ("files", f"{len(result.files)}, {render.size(result.nbytes)}"),
         ("identity", f"{result.identity} (every digest as published)"),
         ("signature", result.authenticity.text),
+        *license_facts(result.licenses),
     ]
     if result.kept:
         pairs.append(("kept", f"{len(result.kept)} files of an earlier run"))
@@ -155,6 +168,7 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
 def _plan_release(shell: Shell, paths: _Paths, work: dict[str, Any]) -> None:
     from releasekit import plan_apply
 
+    work = {name: value for name, value in work.items() if name != "accept_license"}
     plan = plan_apply(*paths, **work)
     document = {
         "out": str(paths[2]),
@@ -168,10 +182,12 @@ def _plan_release(shell: Shell, paths: _Paths, work: dict[str, Any]) -> None:
         "free_nbytes": plan.free_nbytes,
         "notes": list(plan.notes),
         "signature": signatures.document(plan.authenticity),
+        "licenses": license_document(plan.licenses),
     }
     pairs = [
         *_needs(document),
         ("signature", plan.authenticity.text),
+        *license_facts(plan.licenses),
         ("device", plan.device),
         *(("note", note) for note in plan.notes),
     ]

@@ -9,6 +9,7 @@ from releasekit.errors import (
     FormatError,
     HubError,
     IntegrityError,
+    LicenseError,
     ReleaseKitError,
     SignatureError,
     UsageError,
@@ -24,6 +25,7 @@ EXIT_CODES: Final[dict[type[ReleaseKitError], int]] = {
     BaseMismatchError: 4,
     IntegrityError: 5,
     SignatureError: 6,
+    LicenseError: 7,
     HubError: 8,
     ReleaseKitError: FAILED,
 }
@@ -37,6 +39,7 @@ Exit codes:
   4    the base is not the one that the delta was made with
   5    a file is damaged, missing or unexpected
   6    not signed by a trusted key, or older than what was seen before
+  7    a licence must be accepted first, or a release breaks one
   8    the Hugging Face Hub refused, or could not be reached
   130  interrupted; nothing half-made was left under the output's name
 """

@@ -9,6 +9,7 @@ import click
 
 from releasekit.cli import render
 from releasekit.cli.exits import EPILOG
+from releasekit.cli.licensing import license_options, licensing_of, warn_of
 from releasekit.cli.make import document_of, facts_of
 from releasekit.cli.shell import (
     Shell,
@@ -48,6 +49,7 @@ from releasekit.cli.signatures import label_options, load_key
     help="Close a payload file at this size.",
 )
 @label_options
+@license_options
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @recipe_options
 @work_options
@@ -83,6 +85,7 @@ def command(
         f"{out}.partial"
     )
     key = load_key(shell, sign_key, passphrase_file, published=delta)
+    licensing = licensing_of(options)
     shell.note_compiling()
     with shell.progress() as progress:
         done = import_delta(
@@ -90,11 +93,13 @@ def command(
             delta,
             out,
             sign_key=key,
+            licensing=licensing,
             model_shard_nbytes=model_shard_size,
             shard_nbytes=shard_size,
             progress=progress,
             **options,
         )
+    warn_of(shell, done.made)
     document = document_of(done.made) | {
         "recipe": done.recipe,
         "why": done.why,

@@ -9,6 +9,12 @@ import click
 
 from releasekit.cli import render
 from releasekit.cli.exits import EPILOG
+from releasekit.cli.licensing import (
+    finding_document,
+    license_options,
+    licensing_of,
+    warn_of,
+)
 from releasekit.cli.shell import Shell, Size, common_options, work_options
 from releasekit.cli.signatures import label_options, load_key
 
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
     help="Leave out files of the target folder, e.g. '*.bin'. May be repeated.",
 )
 @label_options
+@license_options
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @work_options
 @common_options
@@ -91,6 +98,7 @@ def command(
         f"{out}.partial"
     )
     key = load_key(shell, sign_key, passphrase_file, published=target)
+    licensing = licensing_of(options)
     shell.note_compiling()
     with shell.progress() as progress:
         made = make_delta(
@@ -98,6 +106,7 @@ def command(
             target,
             out,
             sign_key=key,
+            licensing=licensing,
             shard_nbytes=shard_size,
             exclude=exclude,
             accept=accept,
@@ -105,6 +114,7 @@ def command(
             progress=progress,
             **options,
         )
+    warn_of(shell, made)
     shell.result(document_of(made), render.facts(facts_of(made, verbose=shell.verbose)))
 
 
@@ -116,6 +126,8 @@ def document_of(made: MakeResult) -> dict[str, Any]:
         "version": made.version,
         "publisher": made.publisher,
         "key": made.key,
+        "licenses": list(made.licenses),
+        "findings": [finding_document(finding) for finding in made.findings],
         "codec": made.codec,
         "base_identity": made.base_identity,
         "accepted": list(made.accepted),
@@ -147,6 +159,7 @@ def facts_of(made: MakeResult, *, verbose: bool) -> list[tuple[str, str]]:
         *(("or", identity) for identity in made.accepted),
         ("rebuilds", f"{made.target_identity} (proved)"),
         ("signed", f"by key {made.key}" if made.key else "no; see `releasekit sign`"),
+        ("licences", ", ".join(made.licenses) or "none: not fit to publish; see --license"),
         ("time", f"{made.seconds:.1f} s"),
     ]
     if made.kept:

@@ -21,12 +21,14 @@ from releasekit.admission import remember
 from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.base import check_base, open_base
+from releasekit.delta.consent import Consent, agree, read_terms
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
 from releasekit.delta.trusted import open_trusted
 from releasekit.delta.weights import finished_files, write_weights
 from releasekit.device.choose import AUTO, Engine, engines, explain
 from releasekit.errors import IntegrityError
+from releasekit.licenses.chain import Chain
 from releasekit.manifest import TARGET_FOLDER, FileEntry
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
 from releasekit.pipeline import Workers
@@ -49,6 +51,7 @@ class ApplyPlan:
         free_nbytes: disk space that is free where the output would lie.
         notes: what there is to know of the base, though it is no fault.
         authenticity: whose the release is.
+        licenses: under what the model is to be used; None if the release does not say.
     """
 
     files: dict[str, int]
@@ -61,6 +64,7 @@ class ApplyPlan:
     free_nbytes: int
     notes: tuple[str, ...]
     authenticity: Authenticity
+    licenses: Chain | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,7 @@ class ApplyResult:
         device: what added the residuals, and why.
         notes: what there is to know of the base, though it is no fault.
         authenticity: whose the release is.
+        licenses: under what the model is to be used; None if the release does not say.
     """
 
     out: Path
@@ -88,6 +93,7 @@ class ApplyResult:
     device: str
     notes: tuple[str, ...]
     authenticity: Authenticity
+    licenses: Chain | None
 
 
 def plan_apply(
@@ -103,7 +109,8 @@ def plan_apply(
 ) -> ApplyPlan:
     """Check that `apply_delta` would start with these arguments, and say what it takes.
 
-    Reads headers and a few small tensors, writes nothing. Raises as `apply_delta` does.
+    Reads headers and a few small tensors, writes nothing. Raises as `apply_delta` does, but
+    for licences to be accepted, which it tells.
     """
     policy = policy.of(delta)
     base, delta = locate(base), locate(delta)
@@ -121,6 +128,7 @@ def plan_apply(
             free_nbytes=free_nbytes(Path(out)),
             notes=prepared.notes,
             authenticity=prepared.authenticity,
+            licenses=read_terms(prepared.release),
         )
 
 
@@ -130,6 +138,7 @@ def apply_delta(
     out: str | Path,
     *,
     policy: Policy = DEFAULT_POLICY,
+    accept_license: Consent = False,
     force: bool = False,
     device: str = AUTO,
     threads: int | None = None,
@@ -143,6 +152,8 @@ def apply_delta(
         delta: the release, likewise.
         out: folder to make; appears complete and verified, or not at all.
         policy: what is asked of the release's signature.
+        accept_license: whether terms that every user must accept are accepted; or a
+            function that is told the licences, if they restrict use, and answers.
         force: replace `out` if it exists.
         device: what adds the residuals: `auto`, `cpu`, `cuda`, `cuda:N`, `cuda:all` (file
             by file in turn) or `mps`. The result is the same.
@@ -157,6 +168,7 @@ def apply_delta(
         BaseMismatchError: if `base` is not the base of this delta.
         IntegrityError: if the release is damaged.
         SignatureError: if `policy` refuses the release.
+        LicenseError: if terms must be accepted, and were not.
         OSError: if the system fails; the work can be continued by the same call.
     """
     policy = policy.of(delta)
@@ -165,6 +177,7 @@ def apply_delta(
     with _prepared(base, delta, policy, device, threads, max_memory) as prepared:
         release, resources = prepared.release, prepared.resources
         manifest = release.manifest
+        licenses = agree(release, accept_license)
         with (
             OutputFolder(
                 out,
@@ -201,6 +214,7 @@ def apply_delta(
             device=explain(device),
             notes=prepared.notes,
             authenticity=prepared.authenticity,
+            licenses=licenses,
         )
 
 

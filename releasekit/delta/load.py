@@ -18,6 +18,7 @@ from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.base import check_base, open_base
+from releasekit.delta.consent import Consent, agree
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.trusted import open_trusted
 from releasekit.device.choose import TORCH_NBYTES
@@ -40,6 +41,7 @@ def load_into(
     delta: str | Path,
     *,
     policy: Policy = DEFAULT_POLICY,
+    accept_license: Consent = False,
     threads: int | None = None,
     max_memory: int = DEFAULT_MAX_MEMORY,
     progress: ProgressCallback | None = None,
@@ -53,6 +55,7 @@ def load_into(
             it.
         delta: the release: a path, or on the Hub.
         policy: what is asked of the release's signature.
+        accept_license: as in `apply_delta`.
         threads: worker threads; by default one a processor.
         max_memory: bytes of host memory to use at most, beyond the model.
         progress: called with the state of each stage.
@@ -66,6 +69,7 @@ def load_into(
         BaseMismatchError: if `base`, or what the model holds, is not the base of this
             delta. The model is unchanged if it was to be the base.
         SignatureError: if `policy` refuses the release. The model is unchanged.
+        LicenseError: if terms must be accepted, and were not. The model is unchanged.
         FormatError, IntegrityError: as `apply_delta` does. The model is worthless then.
     """
     from releasekit.device.tensors import MemoryCheckpoint
@@ -85,6 +89,7 @@ def load_into(
             checkpoint = stack.enter_context(open_base(path, manifest))
             check_base(manifest, checkpoint)
         release.check_files()
+        agree(release, accept_license)
         rebuild = Rebuild(release, checkpoint)
         names = list(manifest.target)
         if base is None:

@@ -28,6 +28,16 @@ from releasekit.delta.plain import refuse_names
 from releasekit.delta.source import list_target
 from releasekit.device.choose import AUTO, engines, explain
 from releasekit.errors import UsageError
+from releasekit.licenses.evidence import LicenseFinding
+from releasekit.licensing import (
+    NO_LICENSE,
+    Licensing,
+    Papers,
+    check_own_chain,
+    findings_of,
+    papers_of,
+)
+from releasekit.names import refuse_clashes
 from releasekit.operations import count_operations
 from releasekit.output import OutputFolder, require_space
 from releasekit.progress import ProgressCallback
@@ -49,6 +59,8 @@ class MakeResult:
         version: its version.
         publisher: whose it says to be; None if it does not.
         key: fingerprint of the key that signed it; None if none did.
+        licenses: ids of its licences: its own, the rebuilt model's, the bases'.
+        findings: what speaks against publishing it under them.
         codec: the codec's identifier.
         base_identity: identity of the base.
         target_identity: identity of the target.
@@ -70,6 +82,8 @@ class MakeResult:
     version: str
     publisher: str | None
     key: str | None
+    licenses: tuple[str, ...]
+    findings: tuple[LicenseFinding, ...]
     codec: str
     base_identity: str
     target_identity: str
@@ -104,6 +118,7 @@ def make_delta(
     publisher: str | None = None,
     sign_key: PrivateKey | None = None,
     succession: str | Path | None = None,
+    licensing: Licensing = NO_LICENSE,
     shard_nbytes: int = DEFAULT_SHARD_NBYTES,
     exclude: Sequence[str] = (),
     accept: Sequence[str | Path] = (),
@@ -128,6 +143,8 @@ def make_delta(
         sign_key: signs the release, and the model that it rebuilds.
         succession: file of links by which the publisher's former keys vouch for this one,
             as `releasekit rotate-key` makes it; goes into the release.
+        licensing: under which licences it is released, and its base is; their texts go
+            into the release and into the model that it rebuilds.
         shard_nbytes: size at which a payload shard is closed.
         exclude: patterns of files in the target folder to leave out.
         accept: other checkpoints that users may have for a base. Each must hold what the
@@ -153,6 +170,8 @@ def make_delta(
     listed = list_target(target, exclude)
     root, found = listed.found.root, find(base)
     codec = codec or Ulp()
+    label = Label(name=name or _default_name(target), version=version, publisher=publisher)
+    label.check()
     notary = Notary.of(
         sources=(
             Source.of("base", given, found),
@@ -163,6 +182,7 @@ def make_delta(
             "codec": codec.to_json(),
             "shard_nbytes": shard_nbytes,
             "exclude": list(exclude),
+            **licensing.parameters,
         },
         key=sign_key,
         succession=succession,
@@ -176,10 +196,9 @@ def make_delta(
             target_checkpoint,
             {path: root / path for path in listed.others},
             Path(out),
-            label=Label(
-                name=name or _default_name(target), version=version, publisher=publisher
-            ),
+            label=label,
             notary=notary,
+            papers=papers_of(licensing, label.name, given, base),
             inputs=(base, target),
             accept=accept,
             shard_nbytes=shard_nbytes,
@@ -201,6 +220,7 @@ def make_release(
     *,
     label: Label,
     notary: Notary,
+    papers: Papers | None,
     inputs: tuple[Path, ...],
     accept: Sequence[str | Path],
     shard_nbytes: int,
@@ -214,8 +234,9 @@ def make_release(
     """Release an open target, which need not be in files, as a delta on an open base.
 
     As `make_delta`, but for `others`: the target's other files by their paths, each where
-    it is or what it holds; `label`: what it is called; `notary`: who vouches for it; and
-    `inputs`: paths that are read, and `out` may not touch.
+    it is or what it holds; `label`: what it is called; `notary`: who vouches for it;
+    `papers`: its licences, if it has any; and `inputs`: paths that are read, and `out` may
+    not touch.
     """
     started = time.monotonic()
     label.check()
@@ -225,6 +246,10 @@ def make_release(
         raise UsageError(f"{target.subject}: holds no tensors; there is nothing to release")
     if codec.plain:
         refuse_names(target.files, target.subject)
+    check_own_chain(others, target.subject)
+    if papers is not None:
+        others = {**others, **papers.rebuilt(others)}
+        refuse_clashes([*(file.name for file in target.files), *others], target.subject)
     others_to_accept = [locate(path, progress) for path in accept]
     check_accepted(base, target, others_to_accept)
     engine = engines(device)[0]
@@ -254,7 +279,9 @@ def make_release(
             manifest, encoder = maker.encode(folder)
         manifest = accept_bases(manifest, others_to_accept, threads, progress)
         materials = notary.materials(manifest, threads, progress)
-        published = write_small_files(folder, manifest, notary, materials)
+        published = write_small_files(
+            folder, manifest, notary, materials, papers.published() if papers else {}
+        )
         maker.read_back(folder, manifest, encoder.payloads)
         folder.commit()
     operations = {name: made.op.value for name, made in manifest.operations.items()}
@@ -264,6 +291,8 @@ def make_release(
         version=manifest.version,
         publisher=manifest.publisher,
         key=notary.key.public.fingerprint if notary.key else None,
+        licenses=tuple(grant.id for grant in papers.chain.distinct) if papers else (),
+        findings=findings_of(papers, manifest.name),
         codec=codec.id,
         base_identity=manifest.base_identity,
         target_identity=manifest.target_identity,

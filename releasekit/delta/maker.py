@@ -187,14 +187,21 @@ def _keep(folder: OutputFolder, path: str, content: Path | bytes) -> FileEntry:
 
 
 def write_small_files(
-    folder: OutputFolder, manifest: Manifest, notary: Notary, materials: list[Material]
+    folder: OutputFolder,
+    manifest: Manifest,
+    notary: Notary,
+    materials: list[Material],
+    papers: Mapping[str, bytes],
 ) -> int:
-    """Write all but shards and verbatim files; returns the size of the whole release."""
+    """Write all but shards and verbatim files; returns the size of the whole release.
+
+    `papers` are files for its licences, the bytes of each by its path.
+    """
     rebuilt = {path: entry.sha256 for path, entry in manifest.rebuilt.items()}
-    small = {MANIFEST: manifest.pack(), REBUILT_SUMS: sums.format_sums(rebuilt)}
+    small = {MANIFEST: manifest.pack(), REBUILT_SUMS: sums.format_sums(rebuilt), **papers}
     digests = {path: entry.sha256 for path, entry in manifest.stored.items()}
     if manifest.codec.plain:
-        digests |= _stand_in(folder, manifest)
+        digests |= _stand_in(folder, manifest, papers)
     if LOADER_STOP not in digests:
         small[LOADER_STOP] = _loader_stop(manifest)
     digests |= {name: sha256_hex(data) for name, data in small.items()}
@@ -208,17 +215,19 @@ def write_small_files(
     return sum(folder.path(name).stat().st_size for name in names)
 
 
-def _stand_in(folder: OutputFolder, manifest: Manifest) -> dict[str, str]:
+def _stand_in(
+    folder: OutputFolder, manifest: Manifest, papers: Mapping[str, bytes]
+) -> dict[str, str]:
     """Put the target's config and tokenizer beside plain differences.
 
-    Tools that add them load the folder as if it were a model.
+    Tools that add them load the folder as if it were a model. Its licences are in `papers`.
 
     Returns:
         The SHA-256 of each file by its path.
     """
     own = {*RESERVED, *manifest.stored} - {LOADER_STOP}
     # Git's own files are for the repository that the target was in.
-    taken = {folded(name) for name in (*own, *GIT)}
+    taken = {folded(name) for name in (*own, *papers, *GIT)}
     placed = {}
     for entry in manifest.files:
         first = entry.path.partition("/")[0]

@@ -17,6 +17,7 @@ from releasekit.admission import remember
 from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.base import check_base, open_base
+from releasekit.delta.consent import Consent, agree
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
 from releasekit.delta.trusted import open_trusted
@@ -138,6 +139,7 @@ def open_delta(
     base: str | Path,
     *,
     policy: Policy = DEFAULT_POLICY,
+    accept_license: Consent = False,
     threads: int | None = None,
     max_memory: int = DEFAULT_MAX_MEMORY,
 ) -> OpenDelta:
@@ -147,6 +149,7 @@ def open_delta(
         delta: the release: a path, or on the Hub.
         base: the base checkpoint, likewise.
         policy: what is asked of the release's signature.
+        accept_license: as in `apply_delta`.
         threads: worker threads; by default one a processor.
         max_memory: bytes of host memory to use at most, beyond the tensors themselves.
 
@@ -156,6 +159,7 @@ def open_delta(
         BaseMismatchError: if `base` is not the base of this delta.
         IntegrityError: if the release is incomplete.
         SignatureError: if `policy` refuses the release.
+        LicenseError: if terms must be accepted, and were not.
     """
     with ExitStack() as stack:
         policy = policy.of(delta)
@@ -163,6 +167,7 @@ def open_delta(
         release = stack.enter_context(opened)
         checkpoint = stack.enter_context(open_base(locate(base), release.manifest))
         check_base(release.manifest, checkpoint)
+        agree(release, accept_license)
         rebuild = Rebuild(release, checkpoint)
         return OpenDelta(
             release, authenticity, policy, rebuild, threads, max_memory, stack.pop_all()

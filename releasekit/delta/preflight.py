@@ -18,6 +18,7 @@ from releasekit.checkpoint import Checkpoint, open_checkpoint
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.apply import allot
 from releasekit.delta.base import examine, open_base
+from releasekit.delta.consent import read_terms, to_accept, where
 from releasekit.delta.diagnosis import Finding
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
@@ -113,6 +114,7 @@ def preflight(
             opened, authenticity = open_trusted(locate(delta, progress), policy)
             release = kept.enter_context(opened)
             release.check_files()
+            findings += _to_accept(release)
         manifest = None if release is None else release.manifest
         with Noting(findings), Noting(findings, "release", (BaseMismatchError,)):
             path = locate(base, progress)
@@ -188,6 +190,20 @@ def _memory(
     with Noting(findings, kind="memory"):
         return allot(rebuild, chosen, threads, max_memory).memory_nbytes
     return None
+
+
+def _to_accept(release: Release) -> list[Finding]:
+    """Licences that every user must accept, which is no fault."""
+    chain = read_terms(release)
+    return [
+        Finding(
+            kind="license",
+            message=f"{grant.name} ({grant.use}) must be accepted: read "
+            f"{where(release, grant)}, then give apply-delta --accept-license",
+            fatal=False,
+        )
+        for grant in (to_accept(chain) if chain else [])
+    ]
 
 
 def _check_out(

@@ -25,6 +25,7 @@ from releasekit.errors import UsageError
 from releasekit.foreign.apply import open_sum
 from releasekit.foreign.recipes import AUTO
 from releasekit.foreign.recognise import Origin, recognise
+from releasekit.licensing import NO_LICENSE, Licensing, papers_of
 from releasekit.progress import ProgressCallback
 from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.sharding import DEFAULT_SHARD_NBYTES, index_of
@@ -64,6 +65,7 @@ def import_delta(
     publisher: str | None = None,
     sign_key: PrivateKey | None = None,
     succession: str | Path | None = None,
+    licensing: Licensing = NO_LICENSE,
     accept: Sequence[str | Path] = (),
     codec: Ulp | None = None,
     model_shard_nbytes: int = DEFAULT_SHARD_NBYTES,
@@ -82,6 +84,8 @@ def import_delta(
     release's name is by default the delta folder's. Raises as both of them do.
     """
     given, given_base = str(delta), base
+    label = Label(name=name or _name_of(given), version=version, publisher=publisher)
+    label.check()
     base, delta = locate(base, progress), locate(delta, progress)
     if (origin := recognise(delta, recipe)) is not Origin.ADDITIVE:
         what = "XOR files" if origin is Origin.XOR else "a release of releasekit already"
@@ -114,6 +118,7 @@ def import_delta(
                 "model_shard_nbytes": model_shard_nbytes,
                 "codec": codec.to_json(),
                 "shard_nbytes": shard_nbytes,
+                **licensing.parameters,
             },
             key=sign_key,
             succession=succession,
@@ -123,8 +128,9 @@ def import_delta(
             Sharded(total.model, total.shards),
             others | index_of(total.shards),
             Path(out),
-            label=Label(name=name or _name_of(given), version=version, publisher=publisher),
+            label=label,
             notary=notary,
+            papers=papers_of(licensing, label.name, given_base, base),
             inputs=(base, delta),
             accept=accept,
             shard_nbytes=shard_nbytes,

@@ -19,7 +19,8 @@ from tests.integration.tools import COMMAND, digests, releasekit, small_pair, un
 
 COMMANDS = [
     *("make-delta", "preflight", "apply-delta", "verify", "inspect", "identify"),
-    *("convert", "import-delta", "keygen", "sign", "trust", "rotate-key", "evals"),
+    *("convert", "import-delta", "keygen", "sign", "trust", "rotate-key"),
+    *("card", "evals", "licenses"),
 ]
 EXIT_CODES = """\
 Exit codes:
@@ -30,6 +31,7 @@ Exit codes:
   4    the base is not the one that the delta was made with
   5    a file is damaged, missing or unexpected
   6    not signed by a trusted key, or older than what was seen before
+  7    a licence must be accepted first, or a release breaks one
   8    the Hugging Face Hub refused, or could not be reached
   130  interrupted; nothing half-made was left under the output's name
 """
@@ -136,6 +138,21 @@ def test_make_as_json(world: World) -> None:
         "version": "1",
         "publisher": None,
         "key": None,
+        "licenses": [],
+        "findings": [
+            {
+                "rule": "license-missing",
+                "severity": "error",
+                "why": "tune has no licence, so nobody may use it",
+                "todo": "name one with --license; `releasekit licenses list` has them",
+            },
+            {
+                "rule": "base-license-missing",
+                "severity": "error",
+                "why": "tune derives from another model, whose licence is not named",
+                "todo": "name it with --base-license",
+            },
+        ],
         "codec": "ulp-v1",
         "accepted": [],
         "operations": {
@@ -168,6 +185,7 @@ def test_apply_as_json(world: World) -> None:
         "device": "cpu (auto: decoding, hashing and the disk bound this work, not adding)",
         "notes": [],
         "signature": unsigned(world.release),
+        "licenses": [],
     }
     assert world.applied["files"] == found
 
@@ -339,6 +357,7 @@ def test_a_dry_run_writes_nothing(world: World, tmp_path: Path, form: str) -> No
         "write_nbytes": sum(sizes.values()),
         "notes": [],
         "signature": unsigned(world.release),
+        "licenses": [],
     }
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from releasekit import hub as client
 from releasekit.cli.exits import exit_code
 from releasekit.digest import hash_file, sha256_hex
 from releasekit.errors import FormatError, HubError, IntegrityError, UsageError
-from releasekit.hub import is_reference, resolve
+from releasekit.hub import snapshots as client
+from releasekit.hub.snapshots import is_reference, resolve
 from releasekit.progress import Progress
 from tests.fakehub import TOKEN, FakeHub
 

@@ -1,0 +1,99 @@
+"""What is known of a release when its licences are checked, and what is found.
+
+Evidence is gathered beforehand, so that rules read no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from releasekit.licenses.chain import Chain
+
+
+class Severity(Enum):
+    """Whether a release with this finding may be published."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Something that is checked.
+
+    Attributes:
+        id: its name, which does not change.
+        severity: what a finding is.
+        title: what it finds, in one line.
+    """
+
+    id: str
+    severity: Severity
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LicenseFinding:
+    """What a rule found.
+
+    Attributes:
+        rule: by which it was found.
+        why: what is wrong.
+        todo: what to do about it.
+    """
+
+    rule: Rule
+    why: str
+    todo: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it speaks against publishing."""
+        return self.rule.severity is Severity.ERROR
+
+    def __str__(self) -> str:
+        """One line of text."""
+        return f"{self.rule.id}: {self.why}; {self.todo}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardEvidence:
+    """A model card, as far as licences are concerned.
+
+    Attributes:
+        data: its metadata.
+        text: its body.
+    """
+
+    data: Mapping[str, Any]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known of a release.
+
+    Attributes:
+        name: what it is, or will be, called.
+        delta: whether it is a delta; otherwise, full weights.
+        chain: its licences; None if it has none.
+        files: paths of its files.
+        changed: those of the chain's texts that have not the digest that it gives.
+        notices: the bytes of all of its NOTICE files.
+        card: its model card; None if it has none.
+        card_expected: whether it should have one by now.
+        public: whether it is for everybody.
+    """
+
+    name: str
+    delta: bool
+    chain: Chain | None
+    files: frozenset[str]
+    changed: frozenset[str] = frozenset()
+    notices: bytes = b""
+    card: CardEvidence | None = None
+    card_expected: bool = True
+    public: bool = True

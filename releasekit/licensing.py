@@ -1,0 +1,394 @@
+"""Draw up the licences of a release: who grants what, and the texts that go with it.
+
+The bases' licences are those that the maintainer names, and those that the base's own chain
+names, if it has one. Their texts are looked for, in this order: among the files that the
+maintainer gives, beside the base's weights, in the base's chain, in SPDX's list. Every text
+is copied as it is, to `licenses/ID/`. What is not found is no error here: a local delta can
+be made without, and `licenses check` tells what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from releasekit.checkpoint.locate import hub_owner
+from releasekit.digest import sha256_hex
+from releasekit.errors import IntegrityError, UsageError
+from releasekit.license_files import (
+    kind_of,
+    load_catalogue,
+    names_holder,
+    read_chain,
+    read_text,
+    spdx_text,
+    texts_in,
+)
+from releasekit.licenses import chain as chains
+from releasekit.licenses.chain import (
+    CHAIN,
+    FOLDER,
+    LICENSE,
+    NOTICE,
+    Chain,
+    Grant,
+    Kind,
+    Text,
+)
+from releasekit.licenses.evidence import Evidence, LicenseFinding
+from releasekit.licenses.notice import assemble
+from releasekit.licenses.records import Catalogue, LicenseRecord
+from releasekit.licenses.rules import check
+from releasekit.names import folded, is_title, safe_path, shown
+from releasekit.received import read_small, refuse_private_key
+
+_SPDX_NAME: Final = "LICENSE.txt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Licensing:
+    """Under which licences a release is made; all by id, or another name of theirs.
+
+    Attributes:
+        license: of what is published; None for none.
+        bases: of the models that it derives from, nearest first.
+        rebuilt: of the model that a delta rebuilds; None for the delta's own.
+        files: texts, each `FILE` of `license`, or `ID=FILE`.
+        folders: of licence records, besides those that come with the package.
+        teachers: models whose outputs it was trained on: licences, or names.
+    """
+
+    license: str | None = None
+    bases: tuple[str, ...] = ()
+    rebuilt: str | None = None
+    files: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+    teachers: tuple[str, ...] = ()
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether nothing is said of licences."""
+        return self == Licensing(folders=self.folders)
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """What was said, for the provenance."""
+        said: dict[str, object] = {
+            "license": self.license,
+            "base_licenses": list(self.bases),
+            "rebuilt_license": self.rebuilt,
+            "teachers": list(self.teachers),
+        }
+        return {name: value for name, value in said.items() if value}
+
+    def catalogue(self) -> Catalogue:
+        """The records that it may name; raises as `load_catalogue`."""
+        return load_catalogue(self.folders)
+
+
+#: Nothing is said.
+NO_LICENSE: Final = Licensing()
+NO_FILES: Final[Mapping[str, Path]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Papers:
+    """What lies in a release for its licences.
+
+    Attributes:
+        chain: who grants what.
+        texts: files of the release, and of the model that it rebuilds: the bytes of each by
+            its path.
+        license: the text of what is published; None if it was not found.
+        rebuilt_license: the text of the rebuilt model's licence.
+        notice: the assembled notices.
+        catalogue: what is known of licences.
+    """
+
+    catalogue: Catalogue
+    chain: Chain
+    texts: Mapping[str, bytes]
+    license: bytes | None
+    rebuilt_license: bytes | None
+    notice: bytes
+
+    def published(self) -> dict[str, bytes]:
+        """Files at the root of the release, and below it."""
+        return self._with(self.license)
+
+    def rebuilt(self, own: Mapping[str, Path | bytes]) -> dict[str, bytes]:
+        """Files to go with the rebuilt model, whose `own` files stay as they are.
+
+        Raises:
+            UsageError: if one has the place of a text, and is another.
+        """
+        files = self._with(self.rebuilt_license)
+        kinds = {kind_of(path) for path in own if "/" not in path}
+        if Kind.LICENSE in kinds:  # it may be its base's; which one applies, the chain says
+            files.pop(LICENSE, None)
+        if Kind.NOTICE in kinds:
+            files[f"{FOLDER}/{NOTICE}"] = files.pop(NOTICE)
+        held = {folded(path): path for path in own}
+        for path, data in list(files.items()):
+            if (other := held.get(folded(path))) is None:
+                continue
+            content = own[other]
+            if other != path or (
+                data != (content if isinstance(content, bytes) else content.read_bytes())
+            ):
+                raise UsageError(
+                    f"{other}: lies where the release puts a licence's text, and is "
+                    f"another one; leave it out with --exclude '{other}'"
+                )
+            del files[path]
+        return files
+
+    def _with(self, license_text: bytes | None) -> dict[str, bytes]:
+        files = {**self.texts, NOTICE: self.notice}
+        if license_text is not None:
+            files[LICENSE] = license_text
+        return files
+
+
+@dataclass(slots=True)
+class _Desk:
+    """Texts that were found so far, by their paths in the release."""
+
+    given: dict[str, list[Path]]
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+    def keep(self, license_id: str, name: str, kind: Kind, data: bytes) -> Text:
+        path = safe_path(f"{FOLDER}/{license_id}/{name}", FOLDER)
+        if self.texts.setdefault(path, data) != data:
+            raise UsageError(
+                f"{path}: there are two texts of this name; rename one of the files given "
+                "with --license-file"
+            )
+        return Text(path=path, kind=kind, sha256=sha256_hex(data))
+
+    def load(self, folder: Path, chain: Chain | None) -> tuple[Grant, ...]:
+        """The grants of the chain in a folder, the nearest first, with their texts."""
+        for grant in chain.grants if chain else ():
+            for text in grant.texts:
+                data = read_text(folder / text.path)
+                if sha256_hex(data) != text.sha256:
+                    raise IntegrityError(
+                        f"{folder / text.path}: is not the text that {CHAIN} lists: it was "
+                        "changed; restore it, or get the model again"
+                    )
+                self.texts.setdefault(text.path, data)
+        if chain is None:
+            return ()
+        own = (chain.model,) if chain.model is not None else ()
+        return (*own, *chain.bases)
+
+    def grant(
+        self,
+        record: LicenseRecord,
+        of: str,
+        beside: Mapping[str, Path],
+        known: Grant | None,
+    ) -> Grant:
+        """A grant with the texts that are to be had; `known` is one that has some."""
+        found = [
+            (path.name, kind_of(path.name) or Kind.LICENSE, read_text(path))
+            for path in self.given.get(record.id, [])
+        ]
+        kinds = {kind for _, kind, _ in found}
+        for name, path in beside.items():
+            kind = kind_of(name)
+            if kind is not None and kind not in kinds:
+                refuse_private_key(path)
+                found.append((name, kind, read_text(path)))
+        texts = [self.keep(record.id, *text) for text in found]
+        kinds = {text.kind for text in texts}
+        if known is not None:
+            texts += [text for text in known.texts if text.kind not in kinds]
+        if Kind.LICENSE not in {text.kind for text in texts}:
+            data = spdx_text(record)
+            if data is not None:
+                texts.append(self.keep(record.id, _SPDX_NAME, Kind.LICENSE, data))
+        return Grant.under(record, of, tuple(dict.fromkeys(texts)))
+
+
+def draw_up(
+    licensing: Licensing,
+    name: str,
+    base: Path | None,
+    base_name: str,
+    *,
+    delta: bool,
+    beside: Mapping[str, Path] = NO_FILES,
+    before: Path | None = None,
+) -> Papers:
+    """Find the texts of all licences, and write down who grants what.
+
+    Args:
+        licensing: what the maintainer says.
+        name: what the release is called.
+        base: folder of the base, where its licences lie; None to look nowhere.
+        base_name: what the base is called; may be empty.
+        delta: whether it is a delta, and so rebuilds a model.
+        beside: files among which the release's own licence may be, by name.
+        before: folder with a chain that this one takes the place of, whose texts serve.
+
+    Raises:
+        UsageError: if a licence is not known, or a text cannot be read.
+        FormatError: if the base's chain, or a record, is malformed.
+        IntegrityError: if a text of the base's is not the one that its chain lists.
+    """
+    catalogue = licensing.catalogue()
+    desk = _Desk(given=_given(licensing, catalogue))
+    inherited = read_chain(base) if base is not None else None
+    held = desk.load(before, read_chain(before)) if before is not None else ()
+    known = {grant.id: grant for grant in reversed(held)}
+    bases = _bases(licensing, catalogue, desk, base, base_name, inherited, known)
+    # A text that names its holder is of what it came with alone.
+    own = {grant.id: grant for grant in held if grant.of == name}
+    known = {grant.id: grant for grant in (*bases, *held)} | known
+    release = rebuilt = None
+    if licensing.license is not None:
+        record = catalogue.get(licensing.license)
+        serves = own if names_holder(record) else known
+        release = rebuilt = desk.grant(record, name, beside, serves.get(record.id))
+    if licensing.rebuilt is not None:
+        record = catalogue.get(licensing.rebuilt)
+        serves = own if names_holder(record) else known
+        rebuilt = desk.grant(record, name, NO_FILES, serves.get(record.id))
+    named = {grant.id for grant in (*bases, release, rebuilt) if grant is not None}
+    for unused in desk.given.keys() - named:
+        raise UsageError(
+            f"--license-file {unused}={desk.given[unused][0]}: {unused} is none of this "
+            f"release's licences; name it with --license or --base-license"
+        )
+    for teacher in licensing.teachers:
+        if not is_title(teacher):
+            raise UsageError(f"--teacher {shown(teacher)}: expected a line of text")
+    teachers = (*licensing.teachers, *(inherited.teachers if inherited else ()))
+    chain = Chain(
+        bases=bases,
+        release=release,
+        rebuilt=rebuilt if delta else None,
+        teachers=tuple(dict.fromkeys(teachers)),
+    )
+    texts = {text.path: desk.texts[text.path] for g in chain.grants for text in g.texts}
+    of_bases = [text for grant in bases for text in grant.texts]
+    notices = [(t.path, texts[t.path]) for t in of_bases if t.kind is Kind.NOTICE]
+    return Papers(
+        catalogue=catalogue,
+        chain=chain,
+        texts={**texts, CHAIN: chain.pack()},
+        license=_license_text(release, desk.texts),
+        rebuilt_license=_license_text(rebuilt, desk.texts),
+        notice=assemble(chain, name, dict(notices).items()),
+    )
+
+
+def findings_of(papers: Papers | None, name: str) -> tuple[LicenseFinding, ...]:
+    """What speaks against publishing a delta with these papers; its card is yet to come.
+
+    Args:
+        papers: its licences; None if it has none.
+        name: what it is called.
+    """
+    evidence = Evidence(
+        name=name,
+        delta=True,
+        chain=papers.chain if papers else None,
+        files=frozenset(papers.published() if papers else ()),
+        notices=papers.notice if papers else b"",
+        card_expected=False,
+    )
+    return check(evidence, papers.catalogue if papers else Catalogue(()))
+
+
+def check_own_chain(others: Mapping[str, Path | bytes], subject: str) -> None:
+    """Refuse a target with licences of its own that nobody could read, as FormatError."""
+    own = others.get(CHAIN)
+    if own is not None:
+        data = own if isinstance(own, bytes) else read_small(own, chains.MAX_NBYTES)
+        chains.parse(data, f"{subject}: {CHAIN}")
+
+
+def papers_of(
+    licensing: Licensing, name: str, given: str | Path, base: Path
+) -> Papers | None:
+    """The licences of a delta on the base that was `given`, and found at `base`.
+
+    None if neither the maintainer nor the base says anything. Raises as `draw_up`.
+    """
+    folder = base if base.is_dir() else None
+    if licensing.folders:
+        licensing.catalogue()  # a folder of records that is not there is a slip
+    inherited = read_chain(folder or base.parent)
+    if licensing.says_nothing and inherited is None:
+        return None
+    of_base = str(given).partition("@")[0] if hub_owner(given) else base.resolve().name
+    of_base = of_base if is_title(of_base) else ""  # a folder may be called anything
+    if folder is None and inherited is not None:
+        folder = base.parent  # one of its weight files was named
+    return draw_up(licensing, name, folder, of_base, delta=True)
+
+
+def _given(licensing: Licensing, catalogue: Catalogue) -> dict[str, list[Path]]:
+    """Files of the maintainer's by the licence that they belong to."""
+    given: dict[str, list[Path]] = {}
+    for text in licensing.files:
+        name, equals, path = text.partition("=")
+        record = catalogue.find(name) if equals else None
+        if record is None and equals and not Path(text).exists() and Path(path).exists():
+            raise UsageError(
+                f"--license-file {text}: {shown(name)} is not known; {catalogue.hint(name)}"
+            )
+        if record is None:  # a path may have the sign in it, too
+            if licensing.license is None:
+                raise UsageError(
+                    f"--license-file {text}: of which licence? name it with --license, or "
+                    "as --license-file ID=FILE"
+                )
+            record, path = catalogue.get(licensing.license), text
+        given.setdefault(record.id, []).append(Path(path))
+    for paths in given.values():
+        for found in paths:
+            if found.is_file():
+                refuse_private_key(found)
+    return given
+
+
+def _bases(
+    licensing: Licensing,
+    catalogue: Catalogue,
+    desk: _Desk,
+    folder: Path | None,
+    name: str,
+    inherited: Chain | None,
+    held: Mapping[str, Grant],
+) -> tuple[Grant, ...]:
+    """Grants of the bases: those that are named, then those that the base itself names."""
+    ancestors = desk.load(folder, inherited) if folder is not None else ()
+    inherits = {grant.id for grant in ancestors}
+    known = {**held, **{grant.id: grant for grant in ancestors}}
+    grants: list[Grant] = []
+    for index, license_name in enumerate(licensing.bases):
+        record = catalogue.get(license_name)
+        if record.id in inherits:
+            continue  # the base says so itself, and of what
+        # What lies beside the base's weights is the base's own.
+        own = index == 0 and inherited is None and folder is not None
+        beside = {n: folder / n for n in texts_in(folder)} if own and folder else NO_FILES
+        of = name if index == 0 else ""
+        grant = desk.grant(record, of, beside, known.get(record.id))
+        known.setdefault(record.id, grant)
+        grants.append(grant)
+    return (*grants, *ancestors)
+
+
+def _license_text(grant: Grant | None, texts: Mapping[str, bytes]) -> bytes | None:
+    if grant is None:
+        return None
+    found = [text.path for text in grant.texts if text.kind is Kind.LICENSE]
+    found.sort(key=lambda path: path.lower().endswith(".pdf"))  # people open text first
+    return next((texts[path] for path in found), None)

@@ -1,0 +1,261 @@
+"""Write the model card of a release, or of a model, and what it shows.
+
+Facts, licences and evaluations are read and checked first; then README.md is put together
+from what was there and what is generated; then all of it is written at once:
+
+    README.md                    the card; what the maintainer wrote in it stays
+    evaluations/                 evaluations.json, charts, and the result files themselves
+    .eval_results/               figures of benchmarks that the Hub has registered
+    licenses/, LICENSE, NOTICE   of a full model; a delta has them from make-delta
+
+The same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from releasekit.amending import amend, require_key
+from releasekit.card import checks, metadata, pages, sections
+from releasekit.card.facts import NO_FACTS, Facts
+from releasekit.card.facts import parse as parse_facts
+from releasekit.card.view import Subject, view
+from releasekit.clearance import CARD, MAX_CARD, check_licenses
+from releasekit.delta.diagnosis import is_release
+from releasekit.errors import FormatError, UsageError
+from releasekit.evaluation import Evaluated, evaluate
+from releasekit.hub import cards
+from releasekit.license_files import hub_ids
+from releasekit.licenses.evidence import LicenseFinding
+from releasekit.licensing import NO_LICENSE, Licensing
+from releasekit.portrait import Portrait, portray
+from releasekit.progress import ProgressCallback
+from releasekit.received import files_in, read_small
+from releasekit.signing.keys import PrivateKey, PublicKey
+from releasekit.stricttoml import MAX_NBYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardResult:
+    """What was written.
+
+    Attributes:
+        path: the card.
+        name: what the release is called.
+        kind: "delta" or "model".
+        files: paths of all files that were written.
+        kept: sections of the card that were edited by hand, and stay as they are.
+        missing: facts that a card must state and nobody gave, by their paths in TOML.
+        findings: what speaks against publishing, of card and licences; errors first.
+        averages: the model's average and the base's by suite, in percent.
+        key: fingerprint of the key that signed the folder; None if none did.
+    """
+
+    path: Path
+    name: str
+    kind: str
+    files: tuple[str, ...]
+    kept: tuple[str, ...]
+    missing: tuple[str, ...]
+    findings: tuple[LicenseFinding, ...]
+    averages: dict[str, tuple[float | None, float | None]]
+    key: str | None
+
+
+def write_card(
+    path: str | Path,
+    *,
+    facts: str | Path | None = None,
+    name: str | None = None,
+    repo: str | None = None,
+    results: Sequence[str | Path] = (),
+    base_results: Sequence[str | Path] = (),
+    licensing: Licensing = NO_LICENSE,
+    base: str | Path | None = None,
+    templates: str | Path | None = None,
+    chart: bool = True,
+    sign_key: PrivateKey | None = None,
+    public_key: PublicKey | None = None,
+    succession: str | Path | None = None,
+    unsign: bool = False,
+    force: bool = False,
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> CardResult:
+    """Write README.md into the folder of a release, or of a model, with what it shows.
+
+    Args:
+        path: the folder.
+        facts: TOML file of what only the maintainer knows; see `card.facts`. Files that it
+            names are relative to it.
+        name: what a model is called; by default its folder's name. A delta has a name.
+        repo: the release's id on the Hub.
+        results: files with evaluations of the model, besides those that `facts` names;
+            without any, those of an earlier card are kept.
+        base_results: likewise, of its base.
+        licensing: the licences of a full model. Those of a delta are set by `make_delta`.
+        base: folder of a full model's base, where its licences lie.
+        templates: folder of templates that stand in for ours, or add to them.
+        chart: draw charts of the evaluations.
+        sign_key: signs the folder.
+        public_key: the key that will sign it, for its fingerprint.
+        succession: as in `sign`.
+        unsign: remove a signature that there is, rather than fail without a key.
+        force: write sections anew even if they were edited by hand.
+        threads: files hashed at once, for the signature.
+        progress: called with the bytes hashed so far.
+
+    Raises:
+        UsageError: if a path or a name is wrong, two figures contradict each other, a
+            licence is not known, or a signature would be broken.
+        FormatError: if a file is malformed.
+        IntegrityError: if the manifest is not the one that SHA256SUMS lists.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UsageError(f"{path}: expected the folder of a release, or of a model")
+    require_key(path, sign_key, unsign=unsign)
+    known, licensing = _facts(facts, licensing)
+    if repo is not None:
+        known = replace(known, repo=repo)
+    if is_release(path) and not licensing.says_nothing:
+        raise UsageError(
+            f"{path}: the licences of a delta go into the model that it rebuilds, and are "
+            "set when it is made; give --license and --base-license to make-delta"
+        )
+    found = portray(path, known, name, licensing, base)
+    shown = evaluate(path, known, found.name, results, base_results, chart=chart)
+    fingerprint = public_key.fingerprint if public_key else None
+    if sign_key is not None:
+        fingerprint = sign_key.public.fingerprint
+    document, kept = _card(path, known, found, shown, fingerprint, templates, force)
+    files = {**found.papers, **shown.files, CARD: document}
+    signed = amend(
+        path,
+        files,
+        (*found.removed, *shown.removed),
+        key=sign_key,
+        succession=succession,
+        unsign=unsign,
+        threads=threads,
+        progress=progress,
+    )
+    cleared = check_licenses(path, name=found.name, folders=licensing.folders)
+    findings = (*check_card(path), *cleared.findings)
+    return CardResult(
+        path=path / CARD,
+        name=found.name,
+        kind=cleared.kind,
+        files=tuple(sorted(files)),
+        kept=kept,
+        missing=known.missing(derived=found.derived),
+        findings=tuple(sorted(findings, key=lambda finding: not finding.is_error)),
+        averages=shown.averages,
+        key=signed.key if signed else None,
+    )
+
+
+def check_card(path: str | Path, *, online: bool = False) -> tuple[LicenseFinding, ...]:
+    """What is wrong with the card of a folder; errors first.
+
+    Args:
+        path: the folder.
+        online: ask the Hub as well.
+
+    Raises:
+        UsageError: if there is no card.
+        HubError: if the Hub is to be asked, and cannot be.
+    """
+    folder = Path(path)
+    if not (folder / CARD).is_file():
+        raise UsageError(
+            f"{folder}: has no {CARD}; write one with `releasekit card {folder}`"
+        )
+    document = read_small(folder / CARD, MAX_CARD)
+    subject = str(folder / CARD)
+    findings = checks.check(document, subject, frozenset(files_in(folder)), hub_ids())
+    if online and (wrong := cards.validate_online(document, subject)):
+        findings = (checks.refused(wrong), *findings)
+    return findings
+
+
+def _facts(path: str | Path | None, licensing: Licensing) -> tuple[Facts, Licensing]:
+    """What a file says, with its paths made whole; what is given here goes before it."""
+    if path is None:
+        return NO_FACTS, licensing
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file; expected facts in TOML")
+    facts = parse_facts(read_small(file, MAX_NBYTES), str(file))
+    folder = file.parent
+    facts = replace(
+        facts,
+        results=tuple(str(folder / name) for name in facts.results),
+        base_results=tuple(str(folder / name) for name in facts.base_results),
+    )
+    files = []
+    for text in facts.license_files:
+        license_id, equals, name = text.rpartition("=")
+        files.append(f"{license_id}{equals}{folder / name}")
+    merged = Licensing(
+        license=licensing.license or facts.license,
+        bases=licensing.bases or facts.license_bases,
+        rebuilt=licensing.rebuilt or facts.license_rebuilt,
+        files=(*licensing.files, *files),
+        folders=(*licensing.folders, *(folder / name for name in facts.license_folders)),
+        teachers=licensing.teachers or facts.teachers,
+    )
+    return facts, merged
+
+
+def _card(
+    path: Path,
+    facts: Facts,
+    found: Portrait,
+    shown: Evaluated,
+    fingerprint: str | None,
+    templates: str | Path | None,
+    force: bool,
+) -> tuple[bytes, tuple[str, ...]]:
+    """The card's document, and the sections that were kept."""
+    subject = str(path / CARD)
+    data: dict[str, Any] = {}
+    body = ""
+    if (path / CARD).is_file():
+        data, body = cards.split(read_small(path / CARD, MAX_CARD), subject)
+    names = view(
+        Subject(
+            name=found.name,
+            weights=found.weights,
+            chain=found.chain,
+            comparison=shown.comparison,
+            chart=shown.chart,
+            sources=shown.sources,
+            fingerprint=fingerprint,
+            sums=found.sums,
+        ),
+        facts,
+        found.catalogue,
+    )
+    folder = Path(templates) if templates is not None else None
+    pieces = pages.render(names, folder)
+    merged = sections.merge(sections.parse(body, subject), pieces, force=force)
+    try:
+        sections.parse(merged.text, subject)
+    except FormatError:
+        raise FormatError(
+            f"{subject}: a fact or a template holds a mark such as <!-- releasekit:begin, "
+            "which are for sections alone; take it out"
+        ) from None
+    new = metadata.metadata(
+        facts, found.chain, delta=found.delta, name=found.name, library=found.library
+    )
+    blended = metadata.blend(data, new)
+    scores = metadata.indexed(shown.comparison)
+    if scores:
+        blended.pop("model-index", None)
+    title = facts.title or found.name
+    return cards.join(blended, scores, title, merged.text, subject), merged.kept
