@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         SignatureError,
         UsageError,
     )
+    from releasekit.findings import RuleFinding
     from releasekit.foreign.apply import (
         ForeignPlan,
         ForeignResult,
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from releasekit.foreign.xor import apply_xor
     from releasekit.identification import Identification, identify
     from releasekit.inspection import Inspection, inspect
-    from releasekit.licenses.evidence import LicenseFinding
     from releasekit.licensing import Licensing
     from releasekit.presentation import CardResult, check_card, write_card
     from releasekit.progress import Progress
@@ -85,7 +85,7 @@ _HOMES = {
     "Inspection": "inspection",
     "IntegrityError": "errors",
     "LicenseError": "errors",
-    "LicenseFinding": "licenses.evidence",
+    "RuleFinding": "findings",
     "Licensing": "licensing",
     "MakeResult": "delta.make",
     "OpenDelta": "delta.open",
@@ -139,7 +139,6 @@ __all__ = [
     "Inspection",
     "IntegrityError",
     "LicenseError",
-    "LicenseFinding",
     "Licensing",
     "MakeResult",
     "OpenDelta",
@@ -149,6 +148,7 @@ __all__ = [
     "Progress",
     "PublicKey",
     "ReleaseKitError",
+    "RuleFinding",
     "SignResult",
     "SignatureError",
     "Ulp",

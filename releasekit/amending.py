@@ -2,7 +2,8 @@
 
 A signature of the folder as it was goes first: a run that is stopped leaves a folder that
 is unsigned, never one whose signature is wrong. Then the files, each replaced whole; then
-SHA256SUMS, if there is one; then the folder is signed anew, which hashes all of it.
+SHA256SUMS, if there is one; then what goes, which the list no longer has, so that the same
+run finds it again; then the folder is signed anew, which hashes all of it.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from releasekit.errors import UsageError
 from releasekit.manifest import SIGNATURE, SUMS
 from releasekit.names import safe_path
 from releasekit.progress import ProgressCallback
-from releasekit.sealing import SignResult, sign
+from releasekit.sealing import SignResult, refuse_other_key, sign
 from releasekit.signing.keys import PrivateKey
 from releasekit.writing import replace
 
 
 def require_key(folder: Path, key: PrivateKey | None, *, unsign: bool) -> None:
-    """Refuse to break a signature without making a new one.
+    """Refuse to break a signature without making a new one, by the same key.
 
     Raises:
-        UsageError: if the folder is signed, there is no key, and it is not to be unsigned.
+        UsageError: if the folder is signed, it is not to be unsigned, and there is no key,
+            or another one. `sign --force` says that the key is to be another.
     """
+    if key is not None and not unsign:
+        refuse_other_key(folder, key, force=False)
     if (folder / SIGNATURE).is_file() and key is None and not unsign:
         raise UsageError(
             f"{folder}: is signed, and would no longer be what was signed: give --sign-key "
@@ -73,16 +77,17 @@ def amend(
     has_sums = (folder / SUMS).is_file()
     listed = read_sums(folder / SUMS) if has_sums else {}
     (folder / SIGNATURE).unlink(missing_ok=True)
-    for path in removed:
-        (folder / path).unlink(missing_ok=True)
-        listed.pop(path, None)
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         if not _holds(folder / path, data):
             replace(folder / path, data)
         listed[path] = sha256_hex(data)
+    for path in removed:
+        listed.pop(path, None)
     if has_sums:
         replace(folder / SUMS, sums.format_sums(listed))
+    for path in removed:
+        (folder / path).unlink(missing_ok=True)
     if key is None:
         return None
     return sign(folder, key, succession=succession, threads=threads, progress=progress)

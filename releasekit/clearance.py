@@ -15,9 +15,10 @@ from releasekit.delta.diagnosis import is_release
 from releasekit.delta.release import read_manifest
 from releasekit.digest import sha256_hex
 from releasekit.errors import UsageError
+from releasekit.findings import RuleFinding
 from releasekit.license_files import MAX_TEXT, kind_of, load_catalogue, read_chain
 from releasekit.licenses.chain import FOLDER, Chain, Kind
-from releasekit.licenses.evidence import CardEvidence, Evidence, LicenseFinding
+from releasekit.licenses.evidence import CardEvidence, Evidence
 from releasekit.licenses.rules import check
 from releasekit.received import files_in, read_small
 
@@ -44,7 +45,7 @@ class Clearance:
     name: str
     kind: str
     chain: Chain | None
-    findings: tuple[LicenseFinding, ...]
+    findings: tuple[RuleFinding, ...]
 
     @property
     def ok(self) -> bool:

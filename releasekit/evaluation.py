@@ -15,7 +15,9 @@ from urllib.parse import quote
 
 from releasekit.card.facts import Facts
 from releasekit.card.metadata import registered
-from releasekit.errors import UsageError
+from releasekit.card.pages import label
+from releasekit.digest import sha256_hex
+from releasekit.errors import IntegrityError, UsageError
 from releasekit.evals import document
 from releasekit.evals.collection import Collection
 from releasekit.evals.compare import Comparison, compare
@@ -29,7 +31,10 @@ from releasekit.names import safe_path
 from releasekit.received import files_in, read_small
 
 FOLDER: Final = "evaluations"
-REGISTERED: Final = ".eval_results"
+#: What `charts.draw` draws.
+CHARTS: Final = tuple(
+    f"evaluations{mode}.{kind}" for mode in ("", "-dark") for kind in ("png", "svg")
+)
 #: Bytes that a result file may have.
 MAX_RESULTS: Final = 1 << 26
 _TITLES: Final = {task.name: task.title for s in SUITES.values() for task in s.tasks}
@@ -45,6 +50,7 @@ class Evaluated:
         removed: paths of what an earlier card wrote, and this one does not.
         chart: the folder of the charts; None if there are none.
         sources: where each number is from, as Markdown.
+        findings: what is odd about the figures; sentences.
     """
 
     comparison: Comparison | None = None
@@ -52,6 +58,7 @@ class Evaluated:
     removed: tuple[str, ...] = ()
     chart: str | None = None
     sources: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
     @property
     def averages(self) -> dict[str, tuple[float | None, float | None]]:
@@ -100,6 +107,8 @@ def evaluate(
     base = None
     if other.files:
         base_name = facts.base_name or facts.base_id or facts.base_results_name
+        if facts.base_results_name not in (None, facts.base_id):
+            base_name = facts.base_results_name  # figures of another model than the base
         base = Collection.of(*other.results, name=base_name)
     evaluations = Evaluations.of(model, base)
     files = {**own.files, **other.files}
@@ -145,7 +154,7 @@ def _lay_out(
 
         title = comparison.model
         if comparison.base:
-            title += f" and its base, {comparison.base}"
+            title += f" and {comparison.base}"
         for name, data in draw(comparison, title).items():
             made[f"{FOLDER}/{name}"] = data
     return Evaluated(
@@ -154,6 +163,10 @@ def _lay_out(
         removed=tuple(_left_over(path, made)),
         chart=FOLDER if drawn else None,
         sources=tuple(_sources(evaluations)),
+        findings=(
+            *evaluations.model.findings,
+            *(evaluations.base.findings if evaluations.base else ()),
+        ),
     )
 
 
@@ -163,22 +176,44 @@ def _as_before(path: Path, *, chart: bool) -> Evaluated:
     if not file.is_file():
         return Evaluated()
     evaluations = document.parse(read_small(file, MAX_RESULTS))
-    kept = {
-        name: read_small(path / name, MAX_RESULTS)
-        for name in files_in(path)
-        if name.startswith((f"{FOLDER}/model/", f"{FOLDER}/base/"))
-    }
+    kept = {}
+    for name, digest in _placed(evaluations).items():
+        if not (path / name).is_file():
+            raise IntegrityError(
+                f"{path / name}: is missing, and numbers of the card are from it; restore "
+                "it, or give --results again"
+            )
+        kept[name] = read_small(path / name, MAX_RESULTS)
+        if sha256_hex(kept[name]) != digest:
+            raise IntegrityError(
+                f"{path / name}: is not what {EVALUATIONS} was made from; restore it, or "
+                "give --results again"
+            )
     return _lay_out(path, evaluations, kept, chart=chart)
 
 
+def _placed(evaluations: Evaluations) -> dict[str, str]:
+    """Where result files lie, with their SHA-256."""
+    parts = (("model", evaluations.model), ("base", evaluations.base))
+    return {
+        f"{FOLDER}/{role}/{origin.file}": origin.sha256
+        for role, part in parts
+        for origin in (part.origins() if part else ())
+    }
+
+
 def _left_over(path: Path, made: Mapping[str, bytes]) -> list[str]:
-    if not (path / FOLDER / EVALUATIONS).is_file():
+    """What the card before this one wrote, and this one does not; no more than that."""
+    file = path / FOLDER / EVALUATIONS
+    if not file.is_file():
         return []  # the folder is somebody else's
-    return [
-        name
-        for name in sorted(files_in(path))
-        if name.startswith(f"{FOLDER}/") and name not in made
-    ]
+    before = document.parse(read_small(file, MAX_RESULTS))
+    written = {
+        *_placed(before),
+        *registered(compare(before.model, before.base)),
+        *(f"{FOLDER}/{name}" for name in CHARTS),
+    }
+    return sorted(name for name in written & set(files_in(path)) if name not in made)
 
 
 def _sources(evaluations: Evaluations) -> list[str]:
@@ -194,10 +229,10 @@ def _sources(evaluations: Evaluations) -> list[str]:
                 f"lm-evaluation-harness {origin.harness}" if origin.harness else None,
                 f"commit `{origin.commit}`" if origin.commit else None,
                 origin.date,
-                f"prompt {origin.prompt}" if origin.prompt else None,
-                f"of {origin.model}" if origin.model else None,
+                f"prompt {label(origin.prompt)}" if origin.prompt else None,
+                f"of {label(origin.model)}" if origin.model else None,
                 f"published at <{origin.url}>" if origin.url else None,
-                origin.notes,
+                label(origin.notes) if origin.notes else None,
                 f"SHA-256 `{origin.sha256[:16]}…`",
             ]
             link = f"[{origin.file}]({FOLDER}/{role}/{quote(origin.file)})"

@@ -18,6 +18,7 @@ from typing import Final
 from releasekit.checkpoint.locate import hub_owner
 from releasekit.digest import sha256_hex
 from releasekit.errors import IntegrityError, UsageError
+from releasekit.findings import RuleFinding
 from releasekit.license_files import (
     kind_of,
     load_catalogue,
@@ -38,7 +39,7 @@ from releasekit.licenses.chain import (
     Kind,
     Text,
 )
-from releasekit.licenses.evidence import Evidence, LicenseFinding
+from releasekit.licenses.evidence import Evidence
 from releasekit.licenses.notice import assemble
 from releasekit.licenses.records import Catalogue, LicenseRecord
 from releasekit.licenses.rules import check
@@ -287,7 +288,7 @@ def draw_up(
     )
 
 
-def findings_of(papers: Papers | None, name: str) -> tuple[LicenseFinding, ...]:
+def findings_of(papers: Papers | None, name: str) -> tuple[RuleFinding, ...]:
     """What speaks against publishing a delta with these papers; its card is yet to come.
 
     Args:

@@ -125,11 +125,11 @@ def portray(
             before=path if chain is not None else None,
         )
         papers = drawn.rebuilt(own)
-        removed = (
-            {t.path for g in chain.grants for t in g.texts} - papers.keys()
-            if chain
-            else set()
-        )
+        if chain is not None:
+            removed = {t.path for g in chain.grants for t in g.texts}
+            if LICENSE not in own and (path / LICENSE).is_file():
+                removed.add(LICENSE)
+            removed -= papers.keys()
         chain = drawn.chain
     derived = facts.base_id is not None or bool(chain and chain.bases)
     return Portrait(
@@ -171,8 +171,10 @@ def _own_files(path: Path, chain: Chain | None) -> dict[str, Path | bytes]:
     """Files of the maintainer's: not what an earlier card wrote for the licences."""
     texts = {text.sha256 for grant in chain.grants for text in grant.texts} if chain else ()
     own: dict[str, Path | bytes] = {}
+    # Where the maintainer has a NOTICE of their own, ours lies below `licenses/`.
+    ours = chain is not None and not (path / FOLDER / NOTICE).is_file()
     for name in files_in(path):
-        made = name.startswith(f"{FOLDER}/") or (chain is not None and name == NOTICE)
+        made = name.startswith(f"{FOLDER}/") or (ours and name == NOTICE)
         if chain is not None and name == LICENSE:
             made = hash_file(path / name) in texts
         if not made:

@@ -20,17 +20,18 @@ from typing import Any
 
 from releasekit.amending import amend, require_key
 from releasekit.card import checks, metadata, pages, sections
-from releasekit.card.facts import NO_FACTS, Facts
+from releasekit.card.facts import HUB_ID, NO_FACTS, Facts
 from releasekit.card.facts import parse as parse_facts
 from releasekit.card.view import Subject, view
 from releasekit.clearance import CARD, MAX_CARD, check_licenses
 from releasekit.delta.diagnosis import is_release
 from releasekit.errors import FormatError, UsageError
 from releasekit.evaluation import Evaluated, evaluate
+from releasekit.findings import RuleFinding
 from releasekit.hub import cards
 from releasekit.license_files import hub_ids
-from releasekit.licenses.evidence import LicenseFinding
 from releasekit.licensing import NO_LICENSE, Licensing
+from releasekit.names import shown as shown_name
 from releasekit.portrait import Portrait, portray
 from releasekit.progress import ProgressCallback
 from releasekit.received import files_in, read_small
@@ -60,7 +61,7 @@ class CardResult:
     files: tuple[str, ...]
     kept: tuple[str, ...]
     missing: tuple[str, ...]
-    findings: tuple[LicenseFinding, ...]
+    findings: tuple[RuleFinding, ...]
     averages: dict[str, tuple[float | None, float | None]]
     key: str | None
 
@@ -90,7 +91,8 @@ def write_card(
     Args:
         path: the folder.
         facts: TOML file of what only the maintainer knows; see `card.facts`. Files that it
-            names are relative to it.
+            names are relative to it. Without one, sections that an earlier card made of
+            facts stay.
         name: what a model is called; by default its folder's name. A delta has a name.
         repo: the release's id on the Hub.
         results: files with evaluations of the model, besides those that `facts` names;
@@ -120,6 +122,10 @@ def write_card(
     require_key(path, sign_key, unsign=unsign)
     known, licensing = _facts(facts, licensing)
     if repo is not None:
+        if not HUB_ID.fullmatch(repo):
+            raise UsageError(
+                f"repo {shown_name(repo)}: expected an id on the Hub, org/name"
+            )
         known = replace(known, repo=repo)
     if is_release(path) and not licensing.says_nothing:
         raise UsageError(
@@ -131,7 +137,7 @@ def write_card(
     fingerprint = public_key.fingerprint if public_key else None
     if sign_key is not None:
         fingerprint = sign_key.public.fingerprint
-    document, kept = _card(path, known, found, shown, fingerprint, templates, force)
+    document, kept, reused = _card(path, known, found, shown, fingerprint, templates, force)
     files = {**found.papers, **shown.files, CARD: document}
     signed = amend(
         path,
@@ -144,21 +150,21 @@ def write_card(
         progress=progress,
     )
     cleared = check_licenses(path, name=found.name, folders=licensing.folders)
-    findings = (*check_card(path), *cleared.findings)
+    findings = (*check_card(path), *cleared.findings, *map(checks.odd, shown.findings))
     return CardResult(
         path=path / CARD,
         name=found.name,
         kind=cleared.kind,
         files=tuple(sorted(files)),
         kept=kept,
-        missing=known.missing(derived=found.derived),
+        missing=() if reused else known.missing(derived=found.derived),
         findings=tuple(sorted(findings, key=lambda finding: not finding.is_error)),
         averages=shown.averages,
         key=signed.key if signed else None,
     )
 
 
-def check_card(path: str | Path, *, online: bool = False) -> tuple[LicenseFinding, ...]:
+def check_card(path: str | Path, *, online: bool = False) -> tuple[RuleFinding, ...]:
     """What is wrong with the card of a folder; errors first.
 
     Args:
@@ -219,8 +225,8 @@ def _card(
     fingerprint: str | None,
     templates: str | Path | None,
     force: bool,
-) -> tuple[bytes, tuple[str, ...]]:
-    """The card's document, and the sections that were kept."""
+) -> tuple[bytes, tuple[str, ...], bool]:
+    """The card's document, the sections that were kept, and whether facts were."""
     subject = str(path / CARD)
     data: dict[str, Any] = {}
     body = ""
@@ -242,7 +248,15 @@ def _card(
     )
     folder = Path(templates) if templates is not None else None
     pieces = pages.render(names, folder)
-    merged = sections.merge(sections.parse(body, subject), pieces, force=force)
+    old = sections.parse(body, subject)
+    reused = False
+    if facts == replace(NO_FACTS, repo=facts.repo):
+        # Nothing is said this time: what was said before stands.
+        before = {piece.name: piece.text for piece in old}
+        said = pages.OF_FACTS & before.keys()
+        pieces |= {name: before[name] for name in said}
+        reused = bool(said)
+    merged = sections.merge(old, pieces, force=force)
     try:
         sections.parse(merged.text, subject)
     except FormatError:
@@ -251,11 +265,17 @@ def _card(
             "which are for sections alone; take it out"
         ) from None
     new = metadata.metadata(
-        facts, found.chain, delta=found.delta, name=found.name, library=found.library
+        facts,
+        found.chain,
+        delta=found.delta,
+        name=found.name,
+        library=found.library,
+        papers={*found.papers, *files_in(path)} - set(found.removed),
     )
     blended = metadata.blend(data, new)
     scores = metadata.indexed(shown.comparison)
     if scores:
         blended.pop("model-index", None)
     title = facts.title or found.name
-    return cards.join(blended, scores, title, merged.text, subject), merged.kept
+    document = cards.join(blended, scores, title, merged.text, subject)
+    return document, merged.kept, reused

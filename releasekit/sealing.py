@@ -92,7 +92,7 @@ def sign(
     path = Path(path)
     if not path.is_dir():
         raise UsageError(f"{path}: expected a folder to sign")
-    _refuse_other_key(path, key, force)
+    refuse_other_key(path, key, force=force)
     release = is_release(path)
     links = read_succession(succession, key)
     if links is None and (path / SUCCESSION).is_file():
@@ -143,7 +143,8 @@ def sign(
     )
 
 
-def _refuse_other_key(path: Path, key: PrivateKey, force: bool) -> None:
+def refuse_other_key(path: Path, key: PrivateKey, *, force: bool) -> None:
+    """Refuse to replace a signature that another key made, as UsageError."""
     signature = path / SIGNATURE
     if force or not signature.is_file():
         return

@@ -19,7 +19,7 @@ from tests.builders import model_folder
 
 ROOT = Path(releasekit.__file__).parent
 LAYERS = {
-    "values": {"errors", "tensors", "names", "digest", "progress", "versions"},
+    "values": {"errors", "findings", "tensors", "names", "digest", "progress", "versions"},
     "pure": {
         *("strictjson", "layout", "sums", "codec", "operations", "manifest"),
         *("evals", "licenses", "manifest_parser", "provenance", "sharding", "stricttoml"),

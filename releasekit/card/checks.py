@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from html import unescape
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -19,16 +20,19 @@ from markdown_it import MarkdownIt
 from releasekit.card import sections
 from releasekit.card.facts import HUB_ID, LANGUAGE, RELATIONS
 from releasekit.errors import FormatError
+from releasekit.findings import Rule, RuleFinding, Severity
 from releasekit.hub.cards import check_index, split
-from releasekit.licenses.evidence import LicenseFinding, Rule, Severity
 from releasekit.licenses.records import OTHER
 from releasekit.names import listed, shown
 
 _FIELD_TYPES: Final = ("text", "checkbox", "date_picker", "country", "select")
 _HTML_LINK: Final = re.compile(
-    r"""\b(?:src|srcset|href)\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE
+    r"""\b(src|srcset|href)\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE
 )
-_PLACEHOLDER: Final = re.compile(r"\[more information needed\]|\bTODO\b|\bFIXME\b", re.I)
+_COMMENT: Final = re.compile(r"<!--.*?-->", re.DOTALL)
+_PLACEHOLDER: Final = re.compile(
+    r"(?i:\[more information needed\])|\bTODO\b|\bFIXME\b"  # "todo" is Spanish
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +59,7 @@ _Found = Iterator[tuple[str, str]]  # why, and what to do
 
 def check(
     document: bytes, subject: str, files: Collection[str], hub_licenses: Collection[str]
-) -> tuple[LicenseFinding, ...]:
+) -> tuple[RuleFinding, ...]:
     """All that is wrong with a card; errors first.
 
     Args:
@@ -68,12 +72,12 @@ def check(
         data, body = split(document, subject)
     except FormatError as error:
         rule = next(rule for rule in RULES if rule.id == "card-yaml")
-        return (LicenseFinding(rule=rule, why=str(error), todo="mend README.md"),)
+        return (RuleFinding(rule=rule, why=str(error), todo="mend README.md"),)
     page = Page(
         subject=subject, data=data, body=body, files=files, hub_licenses=hub_licenses
     )
     findings = [
-        LicenseFinding(rule=rule, why=why, todo=todo)
+        RuleFinding(rule=rule, why=why, todo=todo)
         for rule, find in RULES.items()
         for why, todo in dict.fromkeys(find(page))
     ]
@@ -173,6 +177,17 @@ def _marks(page: Page) -> _Found:
         sections.parse(page.body, page.subject)
     except FormatError as error:
         yield str(error), "then `releasekit card` can renew what it wrote"
+        return
+    blocks = "".join(
+        token.content
+        for token in MarkdownIt("commonmark").enable("table").parse(page.body)
+        if token.type == "html_block" and token.content.startswith("<!-- releasekit:")
+    )
+    if sections.count(blocks) < sections.count(page.body):
+        yield (
+            "a block of code, or of HTML, does not end before the section that it is in",
+            "end it, in the facts or templates that it is from",
+        )
 
 
 def _placeholders(page: Page) -> _Found:
@@ -188,9 +203,14 @@ def _library(page: Page) -> _Found:
         )
 
 
-def refused(why: str) -> LicenseFinding:
+def refused(why: str) -> RuleFinding:
     """What the Hub itself says is wrong."""
-    return LicenseFinding(rule=_REFUSED, why=why, todo="mend README.md")
+    return RuleFinding(rule=_REFUSED, why=why, todo="mend README.md")
+
+
+def odd(why: str) -> RuleFinding:
+    """What is odd about the figures that a card shows."""
+    return RuleFinding(rule=_ODD, why=why.rstrip("."), todo="look at the result files")
 
 
 def _rule(rule_id: str, severity: Severity, title: str) -> Rule:
@@ -198,6 +218,7 @@ def _rule(rule_id: str, severity: Severity, title: str) -> Rule:
 
 
 _REFUSED: Final = _rule("card-refused", Severity.ERROR, "the Hub refuses the card")
+_ODD: Final = _rule("card-figures", Severity.WARNING, "figures that are odd")
 #: Every rule for cards, in the order in which they are checked.
 RULES: Final[Mapping[Rule, Callable[[Page], _Found]]] = {
     _rule("card-yaml", Severity.ERROR, "metadata that cannot be read"): _yaml,
@@ -225,9 +246,14 @@ def _all_links(body: str) -> Iterator[str]:
     for token in MarkdownIt("commonmark").enable("table").parse(body):
         for part in (token, *(token.children or ())):
             if part.type in ("html_block", "html_inline"):
-                for double, single in _HTML_LINK.findall(part.content):
-                    # `srcset` lists several, each with a size after it.
-                    items = (item.split() for item in (double or single).split(","))
+                shown_html = _COMMENT.sub("", part.content)
+                for name, double, single in _HTML_LINK.findall(shown_html):
+                    value = unescape(double or single)
+                    if name.lower() != "srcset":
+                        yield value
+                        continue
+                    # It lists several, each with a size after it.
+                    items = (item.split() for item in value.split(", "))
                     yield from (words[0] for words in items if words)
             for key in ("href", "src"):
                 if isinstance(link := part.attrs.get(key), str):

@@ -31,7 +31,8 @@ RELATIONS: Final = ("adapter", "finetune", "merge", "quantized")
 HUB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 #: ISO 639 codes, and two words that the Hub takes as well.
 LANGUAGE: Final = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]+)*|code|multilingual")
-_URL: Final = re.compile(r"https?://\S+")
+# Only what cannot end a link or a cell.
+_URL: Final = re.compile(r"https?://[^\s<>|\"`\\]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ class Facts:
             "base.id": self.base_id or not derived,
             "prompt.format": self.prompt_format,
             "training.data": self.data,
+            "training.decontamination": self.decontamination,
             "training.procedure": self.procedure or self.phases,
             "limits.text": self.limits,
         }
@@ -243,9 +245,11 @@ def _rows(training: Record, key: str) -> tuple[Mapping[str, str], ...]:
     rows: list[dict[str, str]] = []
     for record in training.optional_records(key):
         columns = record.keys()
+        if not columns:
+            raise training.fault(key, "a column in each")
         row = {column: record.scalar(column) for column in columns}
         record.close()
         if rows and row.keys() != rows[0].keys():
             raise training.fault(key, f"the columns {', '.join(rows[0])} in each")
-        rows.append(row)
+        rows.append({column: row[column] for column in rows[0]} if rows else row)
     return tuple(rows)

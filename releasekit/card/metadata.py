@@ -8,8 +8,9 @@ a licence restricts use to research; the Hub asks only once gating is switched o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 from releasekit.card.facts import Facts
 from releasekit.evals.compare import Comparison
@@ -17,7 +18,7 @@ from releasekit.evals.figures import Figure
 from releasekit.evals.scores import Unit
 from releasekit.evals.suites import Task
 from releasekit.hub.cards import IndexedScore
-from releasekit.licenses.chain import LICENSE, Chain
+from releasekit.licenses.chain import LICENSE, Chain, Kind
 from releasekit.licenses.records import OTHER
 
 TAG: Final = "releasekit"
@@ -28,10 +29,20 @@ _TASK_NAMES: Final = {
 }
 _DIGITS: Final = 6
 _LICENSE_KEYS: Final = ("license_name", "license_link")
+_BUTTON: Final = "Agree, and ask for access"
+_GATE_KEYS: Final = tuple(
+    f"extra_gated_{key}" for key in ("heading", "prompt", "fields", "button_content")
+)
 
 
 def metadata(
-    facts: Facts, chain: Chain | None, *, delta: bool, name: str, library: str | None
+    facts: Facts,
+    chain: Chain | None,
+    *,
+    delta: bool,
+    name: str,
+    library: str | None,
+    papers: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """The metadata that follow from what is known, but for `model-index`.
 
@@ -41,11 +52,12 @@ def metadata(
         delta: whether it is of a delta, or of full weights.
         name: what the release is called.
         library: what loads the model, unless the maintainer says; None if not known.
+        papers: paths of the files at hand, among which LICENSE may be; None if it is.
     """
     tags = [*facts.tags, TAG, *([DELTA_TAG] if delta else [])]
     data: dict[str, Any] = {
         "language": list(facts.languages),
-        **_license(chain, delta=delta),
+        **_license(chain, papers, delta=delta),
         "library_name": facts.library_name or (TAG if delta else library),
         "pipeline_tag": facts.pipeline_tag,
         "base_model": facts.base_id,
@@ -58,13 +70,17 @@ def metadata(
     return {key: value for key, value in data.items() if value}
 
 
-def _license(chain: Chain | None, *, delta: bool) -> dict[str, str]:
+def _license(
+    chain: Chain | None, papers: Collection[str] | None, *, delta: bool
+) -> dict[str, str]:
     grant = None if chain is None else (chain.release if delta else chain.model)
     if grant is None:
         return {}
     fields = {"license": grant.hub}
     if grant.hub == OTHER and grant.hub_name is not None:
-        fields |= {"license_name": grant.hub_name, "license_link": LICENSE}
+        texts = [text.path for text in grant.texts if text.kind is Kind.LICENSE]
+        link = LICENSE if papers is None or LICENSE in papers or not texts else texts[0]
+        fields |= {"license_name": grant.hub_name, "license_link": quote(link)}
     return fields
 
 
@@ -84,7 +100,7 @@ def _gate(chain: Chain | None, name: str) -> dict[str, Any]:
             f"I accept the terms of {names}": "checkbox",
             "I use the model for non-commercial research only": "checkbox",
         },
-        "extra_gated_button_content": "Agree, and ask for access",
+        "extra_gated_button_content": _BUTTON,
     }
 
 
@@ -164,15 +180,27 @@ def blend(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     sets and languages that a maintainer added.
     """
     merged = dict(old)
+    if "license" in new and old.get("extra_gated_button_content") == _BUTTON:
+        for key in _GATE_KEYS:
+            merged.pop(key, None)  # of the licence before
     for key, value in new.items():
         if key in ("tags", "datasets", "language"):
-            merged[key] = list(dict.fromkeys([*_listed(old.get(key)), *value]))
+            merged[key] = _unique([*_listed(old.get(key)), *value])
         else:
             merged[key] = value
     for key in _LICENSE_KEYS:
         if "license" in new and key not in new:
             merged.pop(key, None)  # of the licence before
     return merged
+
+
+def _unique(items: Iterable[object]) -> list[object]:
+    """Each once; what others wrote there may be anything, and have no hash."""
+    found: list[object] = []
+    for item in items:
+        if item not in found:
+            found.append(item)
+    return found
 
 
 def _listed(value: object) -> Sequence[object]:

@@ -27,9 +27,13 @@ SECTIONS: Final = (
     *("title", "model", "rebuild", "base", "prompt", "training"),
     *("evaluations", "limits", "license", "verification", "citation"),
 )
+#: Those that say what a maintainer said.
+OF_FACTS: Final = frozenset(SECTIONS) - {"evaluations", "license", "verification"}
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]*")
 _BLANK_LINES: Final = re.compile(r"\n{3,}")
-_FENCE: Final = re.compile(r"^`{3,}", re.MULTILINE)
+_FENCE: Final = re.compile(r"`{3,}")  # indented, too, or after a bare \r
+_MARKUP: Final = re.compile(r"[\\`*\[\]<>]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_BLOCK: Final = re.compile(r"^(`{3,})[^`\n]*\n.*?^\1`*[ ]*$", re.MULTILINE | re.DOTALL)
 
 
 def render(view: Mapping[str, Any], folder: Path | None = None) -> dict[str, str]:
@@ -76,8 +80,18 @@ def _render(
         ) from None
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise FormatError(f"template {name}{SUFFIX}: {error}") from None
+    except (RecursionError, MemoryError):
+        raise FormatError(f"template {name}{SUFFIX}: has no end") from None
+    parts, end = [], 0
+    for block in _BLOCK.finditer(text):  # code, which is shown as it is
+        parts += [_tidied(text[end : block.start()]), block[0]]
+        end = block.end()
+    return "".join([*parts, _tidied(text[end:])]).strip("\n")
+
+
+def _tidied(text: str) -> str:
     lines = "\n".join(line.rstrip() for line in text.split("\n"))
-    return _BLANK_LINES.sub("\n\n", lines).strip("\n")
+    return _BLANK_LINES.sub("\n\n", lines)
 
 
 def _environment(folder: Path | None) -> ImmutableSandboxedEnvironment:
@@ -98,6 +112,7 @@ def _environment(folder: Path | None) -> ImmutableSandboxedEnvironment:
         "figure": compare.figure,
         "mean": compare.mean,
         "has_errors": _has_errors,
+        "label": label,
         "metric": _metric,
         "notes": _notes,
         "shots": _shots,
@@ -117,6 +132,11 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     """A table of rows with the same columns."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
     return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
+
+
+def label(text: str) -> str:
+    """Text for a link: what Markdown reads into names is no markup."""
+    return _MARKUP.sub(r"\\\g<0>", text)
 
 
 def attribute(text: str) -> str:
@@ -160,7 +180,9 @@ def _shots(row: Row) -> str:
 def _metric(row: Row, known_as: str | None = None) -> str:
     """The metric of a row, of both models if they differ, as people call it."""
     figures = [figure for figure in (row.model, row.base) if figure is not None]
-    metrics = dict.fromkeys(figure.metric for figure in figures)
+    metrics = dict.fromkeys(
+        figure.metric + " ↓" * (figure.higher_is_better is False) for figure in figures
+    )
     return known_as if known_as and len(metrics) == 1 else " / ".join(metrics) or "–"
 
 

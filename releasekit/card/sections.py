@@ -37,11 +37,13 @@ class Piece:
         name: of the section; None for the maintainer's own text.
         text: what is in it, without marks.
         edited: whether a section is not as it was generated.
+        digest: in a section's mark; empty if it has none.
     """
 
     name: str | None
     text: str
     edited: bool = False
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,21 +77,28 @@ def parse(body: str, subject: str) -> list[Piece]:
             if name in seen:
                 raise _fault(subject, line, f"section {name} stands twice")
             seen.add(name)
-            _keep(pieces, body[start : mark.start()], subject, line)
+            before = body.count("\n", 0, start) + 1
+            _keep(pieces, body[start : mark.start()], subject, before)
             begun = mark
         else:
             if begun is None or begun["name"] != name:
                 raise _fault(subject, line, f"section {name} ends, and did not begin")
             text = body[start : mark.start()]
-            edited = begun["digest"] != _digest(text)
-            pieces.append(Piece(name=name, text=text, edited=edited))
+            digest = begun["digest"] or ""
+            edited = digest != _digest(text)
+            pieces.append(Piece(name=name, text=text, edited=edited, digest=digest))
             begun = None
         start = mark.end()
     if begun is not None:
         line = body.count("\n", 0, begun.start()) + 1
         raise _fault(subject, line, f"section {begun['name']} has no end")
-    _keep(pieces, body[start:], subject, body.count("\n") + 1)
+    _keep(pieces, body[start:], subject, body.count("\n", 0, start) + 1)
     return pieces
+
+
+def count(body: str) -> int:
+    """How many marks there are."""
+    return len(_MARK.findall(body))
 
 
 def merge(
@@ -113,7 +122,9 @@ def merge(
         if piece.name is None:
             parts.append((None, piece.text))
         elif piece.name in kept:
-            parts.append((piece.name, _wrap(piece.name, piece.text, edited=True)))
+            # With the digest that it had: if the edit is undone, it is none any more.
+            digest = piece.digest or "0" * _DIGITS
+            parts.append((piece.name, _wrap(piece.name, piece.text, digest)))
         elif piece.name in wanted:
             parts.append((piece.name, _wrap(piece.name, wanted[piece.name])))
     order = list(wanted)
@@ -122,19 +133,18 @@ def merge(
             continue
         before = set(order[:index])
         places = [i for i, (other, _) in enumerate(parts) if other in before]
-        # At the end if none goes before: own text that opens a card, stays on top.
-        place = places[-1] + 1 if places else (len(parts) if index == 0 else 0)
+        # Before all others if none goes before; own text that opens a card stays on top.
+        first = next((i for i, (other, _) in enumerate(parts) if other), len(parts))
+        place = places[-1] + 1 if places else first
         parts.insert(place, (name, _wrap(name, wanted[name])))
     texts = (text.strip("\n") for _, text in parts)
     return Merged(text="\n\n".join(filter(None, texts)) + "\n", kept=tuple(kept))
 
 
-def _wrap(name: str, text: str, *, edited: bool = False) -> str:
-    inner = text if edited else text.strip("\n") + "\n"
-    digest = "0" * _DIGITS if edited else _digest(inner)
-    return (
-        f"<!-- releasekit:begin {name} {digest} -->\n{inner}<!-- releasekit:end {name} -->"
-    )
+def _wrap(name: str, text: str, digest: str | None = None) -> str:
+    inner = text if digest else text.strip("\n") + "\n"
+    begin = f"<!-- releasekit:begin {name} {digest or _digest(inner)} -->"
+    return f"{begin}\n{inner}<!-- releasekit:end {name} -->"
 
 
 def _digest(text: str) -> str:
@@ -144,8 +154,9 @@ def _digest(text: str) -> str:
 
 
 def _keep(pieces: list[Piece], text: str, subject: str, line: int) -> None:
-    """Keep own text, in which no mark may hide."""
-    if _ANY_MARK.search(text):
+    """Keep own text, in which no mark may hide, from `line` on."""
+    if (found := _ANY_MARK.search(text)) is not None:
+        line += text.count("\n", 0, found.start())
         raise _fault(
             subject, line, "expected marks such as <!-- releasekit:begin NAME DIGEST -->"
         )

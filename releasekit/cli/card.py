@@ -15,7 +15,7 @@ from releasekit.cli.shell import Shell, common_options, printable
 from releasekit.cli.signatures import load_key, passphrase_option, succession_option
 
 if TYPE_CHECKING:
-    from releasekit.licenses.evidence import LicenseFinding
+    from releasekit.findings import RuleFinding
     from releasekit.presentation import CardResult
 
 _PATH = click.Path(path_type=Path)
@@ -88,6 +88,11 @@ def command(
     """
     licensing = licensing_of(options)
     if check:
+        given = [name for name, value in options.items() if value and name != "threads"]
+        if given or sign_key or not licensing.says_nothing:
+            raise click.UsageError(
+                "--check writes nothing, and takes only --online; leave the others out"
+            )
         return _check(shell, folder, online=online)
     if online:
         raise click.UsageError("--online asks the Hub what --check does not know; add it")
@@ -142,7 +147,7 @@ def _check(shell: Shell, folder: Path, *, online: bool) -> int:
     return exit_code(FormatError()) if errors else 0
 
 
-def _lines(findings: Sequence[LicenseFinding]) -> Iterator[str]:
+def _lines(findings: Sequence[RuleFinding]) -> Iterator[str]:
     for finding in findings:
         yield printable(f"{finding.rule.severity.value} {finding}")
 

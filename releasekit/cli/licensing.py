@@ -14,8 +14,8 @@ from releasekit.cli.shell import Shell, printable
 
 if TYPE_CHECKING:
     from releasekit.delta.make import MakeResult
+    from releasekit.findings import RuleFinding
     from releasekit.licenses.chain import Chain
-    from releasekit.licenses.evidence import LicenseFinding
     from releasekit.licensing import Licensing
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -165,7 +165,7 @@ def license_document(chain: Chain | None) -> list[dict[str, Any]]:
     ]
 
 
-def finding_document(finding: LicenseFinding) -> dict[str, Any]:
+def finding_document(finding: RuleFinding) -> dict[str, Any]:
     """What a rule found, as JSON has it."""
     return {
         "rule": finding.rule.id,

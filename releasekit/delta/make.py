@@ -28,7 +28,7 @@ from releasekit.delta.plain import refuse_names
 from releasekit.delta.source import list_target
 from releasekit.device.choose import AUTO, engines, explain
 from releasekit.errors import UsageError
-from releasekit.licenses.evidence import LicenseFinding
+from releasekit.findings import RuleFinding
 from releasekit.licensing import (
     NO_LICENSE,
     Licensing,
@@ -83,7 +83,7 @@ class MakeResult:
     publisher: str | None
     key: str | None
     licenses: tuple[str, ...]
-    findings: tuple[LicenseFinding, ...]
+    findings: tuple[RuleFinding, ...]
     codec: str
     base_identity: str
     target_identity: str

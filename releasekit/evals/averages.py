@@ -23,6 +23,7 @@ from releasekit.evals.scores import Score, Unit
 from releasekit.evals.suites import AVERAGE, Suite, Task
 from releasekit.evals.tasks import MMLU
 
+_OTHER_SHOTS: Final = 2  # the distance of a figure that is not of the suite
 _EXACT: Final = 1e-9  # percentage points; what sums of floats may be off by
 
 
@@ -113,8 +114,11 @@ def _figure(task: Task, scores: Sequence[Score]) -> tuple[Figure | None, list[st
         ]
         if not found:
             continue
-        # The suite's own n-shot first, then one that is not known, then any.
+        # The suite's own n-shot first, then one that is not known; never another.
         best = min(_distance(score, task) for score in found)
+        if best == _OTHER_SHOTS:
+            shots = sorted({score.shots for score in found if score.shots is not None})
+            return None, [_wrong_shots(task, shots)]
         chosen = [score for score in found if _distance(score, task) == best]
         if len(chosen) > 1:
             listed = " and ".join(
@@ -125,7 +129,7 @@ def _figure(task: Task, scores: Sequence[Score]) -> tuple[Figure | None, list[st
                 "the one that counts."
             ]
         figure = Figure.of(chosen[0], task)
-        return figure, [*_mmlu_beside(task, figure, scores), *_shots_note(task, figure)]
+        return figure, _mmlu_beside(task, figure, scores)
     if task.name == "mmlu":
         return _mmlu(task, scores)
     return None, []
@@ -134,15 +138,14 @@ def _figure(task: Task, scores: Sequence[Score]) -> tuple[Figure | None, list[st
 def _distance(score: Score, task: Task) -> int:
     if score.shots == task.shots:
         return 0
-    return 1 if score.shots is None else 2
+    return 1 if score.shots is None else _OTHER_SHOTS
 
 
-def _shots_note(task: Task, figure: Figure) -> list[str]:
-    if figure.shots in (None, task.shots):
-        return []
-    return [
-        f"{task.title} is {figure.shots}-shot here, and {task.shots}-shot in the suite."
-    ]
+def _wrong_shots(task: Task, shots: Iterable[int]) -> str:
+    found = " and ".join(f"{number}-shot" for number in shots)
+    return (
+        f"{task.title} is left out: it is {found} here, and {task.shots}-shot in the suite."
+    )
 
 
 def _mmlu(task: Task, scores: Sequence[Score]) -> tuple[Figure | None, list[str]]:
@@ -160,6 +163,10 @@ def _mmlu(task: Task, scores: Sequence[Score]) -> tuple[Figure | None, list[str]
     versions = {part.version for part in parts}
     if len(shots) > 1 or len(prompts) > 1:
         return None, ["MMLU is left out: its subjects differ in n-shot or prompt."]
+    if not shots <= {None, task.shots}:
+        return None, [
+            _wrong_shots(task, (number for number in shots if number is not None))
+        ]
     figure = Figure(
         task=task.name,
         title=task.title,
@@ -177,7 +184,7 @@ def _mmlu(task: Task, scores: Sequence[Score]) -> tuple[Figure | None, list[str]
         scores=subjects,
     )
     note = f"MMLU is the unweighted mean of its {len(MMLU)} subjects."
-    return figure, [note, *_shots_note(task, figure)]
+    return figure, [note]
 
 
 def _mmlu_beside(task: Task, figure: Figure, scores: Sequence[Score]) -> list[str]:

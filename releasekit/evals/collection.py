@@ -68,36 +68,36 @@ class Collection:
         """Where the figures come from, each once, sorted."""
         return tuple(sorted({score.origin for score in self.scores}, key=_origin_rank))
 
-    def suites(self) -> tuple[SuiteResult, ...]:
+    def suites(self, base: Collection | None = None) -> tuple[SuiteResult, ...]:
         """The suites that these figures are worth showing as, in the order of `SUITES`.
 
-        A suite is shown if it has a figure with its own n-shot, or one whose n-shot nobody
-        stated. It is not if another has all of its figures, and is complete or has more,
-        unless a leaderboard states its average.
+        A suite is shown if it has a figure. It is not if another has all of its figures,
+        and is complete or has more, unless a leaderboard states its average, or only it is
+        complete for `base`, too.
         """
         results = [average(suite, self.scores) for suite in SUITES.values()]
-        return tuple(
-            result
-            for result in results
-            if _fitting(result) and not any(_covers(other, result) for other in results)
-        )
+
+        def covered(result: SuiteResult) -> bool:
+            others = [other for other in results if _covers(other, result)]
+            if base is None or result.average is None or not _complete(result, base):
+                return bool(others)
+            return any(_complete(other, base) for other in others)
+
+        return tuple(result for result in results if result.figures and not covered(result))
 
 
-def _fitting(result: SuiteResult) -> set[Score]:
-    """What is there with the suite's n-shot, or none that is known."""
-    shots = {task.name: task.shots for task in result.suite.tasks}
-    return {
-        score
-        for figure in result.figures
-        for score in figure.scores
-        if figure.shots in (None, shots[figure.task])
-    }
+def _complete(result: SuiteResult, base: Collection) -> bool:
+    return average(result.suite, base.scores).average is not None
+
+
+def _scores(result: SuiteResult) -> set[Score]:
+    return {score for figure in result.figures for score in figure.scores}
 
 
 def _covers(other: SuiteResult, result: SuiteResult) -> bool:
     if other is result or result.stated is not None:
         return False
-    mine, others = _fitting(result), _fitting(other)
+    mine, others = _scores(result), _scores(other)
     if mine == others:
         # Both hold the same: the one with fewer tasks lacks less.
         return len(other.missing) < len(result.missing)

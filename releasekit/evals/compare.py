@@ -94,7 +94,7 @@ class Comparison:
 
 def compare(model: Collection, base: Collection | None = None) -> Comparison:
     """Sets a model's figures beside those of its base."""
-    results = model.suites()
+    results = model.suites(base)
     return Comparison(
         model=model.name,
         base=None if base is None else base.name,
@@ -187,15 +187,24 @@ def _text(number: int | None) -> str | None:
 def _others(
     model: Collection, base: Collection | None, results: Iterable[SuiteResult]
 ) -> Iterable[Row]:
-    """Figures in none of the suites shown, nor of their tasks, nor parts of them."""
+    """Figures in none of the suites shown, nor parts of what is.
+
+    A task's other metrics are left out; what was asked with another n-shot is not.
+    """
     named = set()
+    shots = set()
     for result in results:
-        named |= {task.name for task in result.suite.tasks}
+        shots |= {(task.name, task.shots) for task in result.suite.tasks}
         named |= {result.suite.group or ""}
-    if "mmlu" in named:
+    shown = {name for name, _ in shots}
+    if "mmlu" in shown:
         named |= {*MMLU, *_MMLU_GROUPS}
     for score in model.scores:
         if score.task in named or score.metric == AVERAGE:
+            continue
+        if (score.task, score.shots) in shots or (
+            score.shots is None and score.task in shown
+        ):
             continue
         yield row(score.task, Figure.of(score), _counterpart(score, base))
 

@@ -49,6 +49,12 @@ class IndexedScore:
     source_url: str | None = None
 
 
+#: Others' metadata that ModelCardData takes for its own arguments, or gives back changed.
+_NOT_PASSED: Final[tuple[str, ...]] = (
+    *("model-index", "model_name", "eval_results", "ignore_metadata_errors", "self"),
+)
+
+
 def split(document: bytes, subject: str) -> tuple[dict[str, Any], str]:
     """A card's metadata, which may be none, and its body.
 
@@ -96,7 +102,8 @@ def join(
     Raises:
         FormatError: if huggingface_hub refuses what is in it, or reads it otherwise.
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]  # as theirs
 
     results = [
         EvalResult(
@@ -116,16 +123,23 @@ def join(
         for score in scores
     ]
     try:
-        card = ModelCardData(
-            **dict(data),
+        given = {key: value for key, value in data.items() if value is not None}
+        kept: dict[str, Any] = {key: given.pop(key) for key in _NOT_PASSED if key in given}
+        if kept.get("model-index") and (wrong := check_index(kept)):
+            raise ValueError(f"Invalid `model_index` in metadata cannot be parsed: {wrong}")
+        made: dict[str, Any] = ModelCardData(
+            **given,
             eval_results=results or None,
             model_name=model_name if results else None,
-        )
-        text = "\n".join(["---", card.to_yaml(), "---", "", body.strip(), ""])
-        again: dict[str, Any] = ModelCard(text).data.to_dict()
-        same = again == card.to_dict()
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+        ).to_dict()
+        made |= kept
+        written = yaml_dump(made, sort_keys=False).strip()
+        text = "\n".join(["---", written, "---", "", body.strip("\r\n"), ""])
+        same = split(text.encode(), subject)[0] == made
+    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise FormatError(f"{subject}: metadata: {_line(error)}") from None
+    except RecursionError:
+        raise FormatError(f"{subject}: metadata: a value that holds itself") from None
     if not same:
         raise FormatError(f"{subject}: metadata: do not read back as what was written")
     return text.encode()
@@ -155,7 +169,12 @@ def validate_online(document: bytes, subject: str) -> str | None:
     if constants.HF_HUB_OFFLINE:
         raise HubError(f"{subject}: the Hub cannot be asked: HF_HUB_OFFLINE is set")
     try:
-        ModelCard(document.decode(), ignore_metadata_errors=True).validate()
+        text = document.decode("utf-8-sig")
+        card = ModelCard(text, ignore_metadata_errors=True)
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        return f"huggingface_hub cannot read it: {_line(error)}"
+    try:
+        card.validate()
     except ValueError as error:
         return _line(error)
     except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, OSError) as error:

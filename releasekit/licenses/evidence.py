@@ -1,4 +1,4 @@
-"""What is known of a release when its licences are checked, and what is found.
+"""What is known of a release when its licences are checked.
 
 Evidence is gathered beforehand, so that rules read no files.
 """
@@ -7,56 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from releasekit.licenses.chain import Chain
-
-
-class Severity(Enum):
-    """Whether a release with this finding may be published."""
-
-    ERROR = "error"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """Something that is checked.
-
-    Attributes:
-        id: its name, which does not change.
-        severity: what a finding is.
-        title: what it finds, in one line.
-    """
-
-    id: str
-    severity: Severity
-    title: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LicenseFinding:
-    """What a rule found.
-
-    Attributes:
-        rule: by which it was found.
-        why: what is wrong.
-        todo: what to do about it.
-    """
-
-    rule: Rule
-    why: str
-    todo: str
-
-    @property
-    def is_error(self) -> bool:
-        """Whether it speaks against publishing."""
-        return self.rule.severity is Severity.ERROR
-
-    def __str__(self) -> str:
-        """One line of text."""
-        return f"{self.rule.id}: {self.why}; {self.todo}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from releasekit.findings import Rule, RuleFinding, Severity
 from releasekit.licenses.chain import CHAIN, LICENSE, NOTICE, Chain, Grant, Kind
-from releasekit.licenses.evidence import Evidence, LicenseFinding, Rule, Severity
+from releasekit.licenses.evidence import Evidence
 from releasekit.licenses.records import OTHER, Catalogue, LicenseRecord
 from releasekit.names import shown
 
@@ -29,11 +30,11 @@ _Found = Iterator[tuple[str, str]]
 _Check = Callable[[Evidence, Chain, Catalogue], _Found]
 
 
-def check(evidence: Evidence, catalogue: Catalogue) -> tuple[LicenseFinding, ...]:
+def check(evidence: Evidence, catalogue: Catalogue) -> tuple[RuleFinding, ...]:
     """All that speaks against publishing; errors first."""
     chain = evidence.chain or Chain()
     findings = [
-        LicenseFinding(rule=rule, why=why, todo=todo)
+        RuleFinding(rule=rule, why=why, todo=todo)
         for rule, find in RULES.items()
         for why, todo in dict.fromkeys(find(evidence, chain, catalogue))
     ]

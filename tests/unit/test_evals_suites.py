@@ -210,11 +210,14 @@ def test_the_suites_own_n_shot_is_preferred() -> None:
     assert (board.value, gpt4all.value) == (60, 50)
 
 
-def test_another_n_shot_is_said() -> None:
+def test_figures_of_another_n_shot_are_left_out() -> None:
     result = average(
         SUITES["gpt4all"], [score("hellaswag", 50, metric="acc_norm", shots=10)]
     )
-    assert result.notes == ("HellaSwag is 10-shot here, and 0-shot in the suite.",)
+    assert result.figures == ()
+    assert result.notes == (
+        "HellaSwag is left out: it is 10-shot here, and 0-shot in the suite.",
+    )
 
 
 def test_of_several_figures_none_is_chosen() -> None:

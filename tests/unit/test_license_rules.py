@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from releasekit.findings import Severity
 from releasekit.license_files import load_catalogue
 from releasekit.licenses.chain import (
     CHAIN,
@@ -22,7 +23,7 @@ from releasekit.licenses.chain import (
     Kind,
     Text,
 )
-from releasekit.licenses.evidence import CardEvidence, Evidence, Severity
+from releasekit.licenses.evidence import CardEvidence, Evidence
 from releasekit.licenses.notice import assemble
 from releasekit.licenses.records import OTHER, Catalogue, parse
 from releasekit.licenses.rules import RULES, check
