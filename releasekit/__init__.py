@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from releasekit.authenticity import Authenticity, Policy
-    from releasekit.clearance import Clearance, check_licenses
     from releasekit.codec import Add, Ulp
     from releasekit.conversion import ConvertResult, convert
     from releasekit.delta.apply import ApplyPlan, ApplyResult, apply_delta, plan_apply
@@ -59,8 +58,9 @@ if TYPE_CHECKING:
     from releasekit.foreign.xor import apply_xor
     from releasekit.identification import Identification, identify
     from releasekit.inspection import Inspection, inspect
-    from releasekit.licensing import Licensing
-    from releasekit.presentation import CardResult, check_card, write_card
+    from releasekit.licensing.clearance import Clearance, check_licenses
+    from releasekit.licensing.terms import Licensing
+    from releasekit.presentation.writing import CardResult, check_card, write_card
     from releasekit.progress import Progress
     from releasekit.sealing import SignResult, sign
     from releasekit.signing.keys import PrivateKey, PublicKey
@@ -72,8 +72,8 @@ _HOMES = {
     "ApplyResult": "delta.apply",
     "Authenticity": "authenticity",
     "BaseMismatchError": "errors",
-    "CardResult": "presentation",
-    "Clearance": "clearance",
+    "CardResult": "presentation.writing",
+    "Clearance": "licensing.clearance",
     "ConvertResult": "conversion",
     "Finding": "delta.diagnosis",
     "ForeignPlan": "foreign.apply",
@@ -86,7 +86,7 @@ _HOMES = {
     "IntegrityError": "errors",
     "LicenseError": "errors",
     "RuleFinding": "findings",
-    "Licensing": "licensing",
+    "Licensing": "licensing.terms",
     "MakeResult": "delta.make",
     "OpenDelta": "delta.open",
     "Policy": "authenticity",
@@ -103,8 +103,8 @@ _HOMES = {
     "apply_delta": "delta.apply",
     "apply_foreign": "foreign.apply",
     "apply_xor": "foreign.xor",
-    "check_card": "presentation",
-    "check_licenses": "clearance",
+    "check_card": "presentation.writing",
+    "check_licenses": "licensing.clearance",
     "convert": "conversion",
     "identify": "identification",
     "import_delta": "foreign.importing",
@@ -117,7 +117,7 @@ _HOMES = {
     "preflight": "foreign.preflight",
     "sign": "sealing",
     "verify": "verification",
-    "write_card": "presentation",
+    "write_card": "presentation.writing",
 }
 
 __all__ = [

@@ -26,13 +26,13 @@ LAYERS = {
     },
     "effects": {
         *("blocks", "card", "charts", "checkpoint", "device", "hashing", "hub"),
-        *("license_files", "model_writer"),
-        *("output", "pipeline", "received", "resources", "signing", "trust", "writing"),
+        *("license_files", "model_writer", "output", "pipeline", "received"),
+        *("resources", "signing", "trust", "writing"),
     },
     "workflows": {
-        *("admission", "amending", "authenticity", "clearance", "conversion", "delta"),
-        *("evaluation", "foreign", "identification", "inspection", "licensing"),
-        *("portrait", "presentation", "sealing", "verification"),
+        *("admission", "amending", "authenticity", "conversion", "delta", "foreign"),
+        *("identification", "inspection", "licensing", "presentation", "sealing"),
+        "verification",
     },
     "package": {"releasekit"},  # the names that it hands on
     "shell": {"cli", "__main__"},

@@ -8,7 +8,7 @@ a licence restricts use to research; the Hub asks only once gating is switched o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -16,7 +16,7 @@ from releasekit.card.facts import Facts
 from releasekit.evals.compare import Comparison
 from releasekit.evals.figures import Figure
 from releasekit.evals.scores import Unit
-from releasekit.evals.suites import Task
+from releasekit.evals.suites import SUITES, Task
 from releasekit.hub.cards import IndexedScore
 from releasekit.licenses.chain import LICENSE, Chain, Kind
 from releasekit.licenses.records import OTHER
@@ -105,20 +105,43 @@ def _gate(chain: Chain | None, name: str) -> dict[str, Any]:
 
 
 def indexed(comparison: Comparison | None) -> list[IndexedScore]:
-    """A model's figures for `model-index`: those of suites, whose data sets are known.
+    """A model's figures for `model-index`: those of tasks whose data sets are known.
 
     The n-shot stands with the metric, not with the data set: huggingface_hub puts all
     metrics of one data set together, and keeps the arguments of the first.
     """
     found: dict[tuple[object, ...], IndexedScore] = {}
-    for suite in comparison.suites if comparison else ():
-        tasks = {task.name: task for task in suite.suite.tasks}
-        for figure in suite.model.figures:
-            if figure.unit is Unit.PERCENT:
-                score = _indexed(tasks[figure.task], figure)
-                key = (score.dataset, score.dataset_config, score.metric, figure.shots)
-                found.setdefault(key, score)
+    for task, figure in _figures(comparison):
+        score = _indexed(task, figure)
+        key = (score.dataset, score.dataset_config, score.metric, figure.shots)
+        found.setdefault(key, score)
     return list(found.values())
+
+
+def _figures(comparison: Comparison | None) -> Iterator[tuple[Task, Figure]]:
+    """A model's figures with the tasks that they are of.
+
+    Those of the suites shown come first; then those that stand by themselves, each by the
+    metric that counts in a suite that is not shown.
+    """
+    if comparison is None:
+        return
+    given = []
+    for suite in comparison.suites:
+        tasks = {task.name: task for task in suite.suite.tasks}
+        given += [(tasks[figure.task], figure) for figure in suite.model.figures]
+    others = [row.model for row in comparison.others if row.model is not None]
+    for task in (task for suite in SUITES.values() for task in suite.tasks):
+        for name in task.metrics:
+            metric, _, filters = name.partition(",")
+            wanted = (task.name, metric, filters or None, task.shots)
+            chosen = [f for f in others if (f.task, f.metric, f.filter, f.shots) == wanted]
+            if len(chosen) == 1:
+                given.append((task, chosen[0]))
+                break
+    for task, figure in given:
+        if figure.unit is Unit.PERCENT:
+            yield task, figure
 
 
 def _indexed(task: Task, figure: Figure) -> IndexedScore:
@@ -147,29 +170,27 @@ def registered(comparison: Comparison | None) -> dict[str, list[dict[str, Any]]]
     Source of the form: https://huggingface.co/docs/hub/eval-results.
     """
     files: dict[str, list[dict[str, Any]]] = {}
-    for suite in comparison.suites if comparison else ():
-        for task in suite.suite.tasks:
-            figure = suite.model.figure(task.name)
-            if task.benchmark is None or figure is None or figure.unit is not Unit.PERCENT:
-                continue
-            origin = figure.scores[0].origin
-            notes = [f"{task.known_as or figure.metric}, in percent"]
-            if figure.shots is not None:
-                notes.append(f"{figure.shots}-shot")
-            if origin.harness:
-                notes.append(f"lm-evaluation-harness {origin.harness}")
-            entry: dict[str, Any] = {
-                "dataset": {"id": task.benchmark.dataset, "task_id": task.benchmark.task},
-                "value": round(figure.value, _DIGITS),
-            }
-            if origin.date:
-                entry["date"] = origin.date
-            if origin.url:
-                entry["source"] = {"url": origin.url, "name": origin.file}
-            entry["notes"] = ", ".join(notes)
-            entries = files.setdefault(f".eval_results/{task.name}.yaml", [])
-            if entry not in entries:
-                entries.append(entry)
+    for task, figure in _figures(comparison):
+        if task.benchmark is None:
+            continue
+        origin = figure.scores[0].origin
+        notes = [f"{figure.label}, in percent"]
+        if figure.shots is not None:
+            notes.append(f"{figure.shots}-shot")
+        if origin.harness:
+            notes.append(f"lm-evaluation-harness {origin.harness}")
+        entry: dict[str, Any] = {
+            "dataset": {"id": task.benchmark.dataset, "task_id": task.benchmark.task},
+            "value": round(figure.value, _DIGITS),
+        }
+        if origin.date:
+            entry["date"] = origin.date
+        if origin.url:
+            entry["source"] = {"url": origin.url, "name": origin.file}
+        entry["notes"] = ", ".join(notes)
+        entries = files.setdefault(f".eval_results/{task.name}.yaml", [])
+        if entry not in entries:
+            entries.append(entry)
     return files
 
 

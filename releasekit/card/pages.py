@@ -181,7 +181,9 @@ def _metric(row: Row, known_as: str | None = None) -> str:
     """The metric of a row, of both models if they differ, as people call it."""
     figures = [figure for figure in (row.model, row.base) if figure is not None]
     metrics = dict.fromkeys(
-        figure.metric + " ↓" * (figure.higher_is_better is False) for figure in figures
+        (f"{figure.metric}, {figure.filter}" if figure.filter else figure.metric)
+        + " ↓" * (figure.higher_is_better is False)
+        for figure in figures
     )
     return known_as if known_as and len(metrics) == 1 else " / ".join(metrics) or "–"
 

@@ -16,7 +16,7 @@ from releasekit.cli.signatures import load_key, passphrase_option, succession_op
 
 if TYPE_CHECKING:
     from releasekit.findings import RuleFinding
-    from releasekit.presentation import CardResult
+    from releasekit.presentation.writing import CardResult
 
 _PATH = click.Path(path_type=Path)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from releasekit.delta.make import MakeResult
     from releasekit.findings import RuleFinding
     from releasekit.licenses.chain import Chain
-    from releasekit.licensing import Licensing
+    from releasekit.licensing.terms import Licensing
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _WIDTH: Final = 78
@@ -83,7 +83,7 @@ def license_options(command: _F) -> _F:
 
 def licensing_of(options: dict[str, Any]) -> Licensing:
     """The licences that the options name; takes them out of `options`."""
-    from releasekit.licensing import Licensing
+    from releasekit.licensing.terms import Licensing
 
     return Licensing(
         license=options.pop("license"),

@@ -29,14 +29,9 @@ from releasekit.delta.source import list_target
 from releasekit.device.choose import AUTO, engines, explain
 from releasekit.errors import UsageError
 from releasekit.findings import RuleFinding
-from releasekit.licensing import (
-    NO_LICENSE,
-    Licensing,
-    Papers,
-    check_own_chain,
-    findings_of,
-    papers_of,
-)
+from releasekit.licensing.drawing import papers_of
+from releasekit.licensing.papers import Papers, check_own_chain, findings_of
+from releasekit.licensing.terms import NO_LICENSE, Licensing
 from releasekit.names import refuse_clashes
 from releasekit.operations import count_operations
 from releasekit.output import OutputFolder, require_space

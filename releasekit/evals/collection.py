@@ -72,8 +72,8 @@ class Collection:
         """The suites that these figures are worth showing as, in the order of `SUITES`.
 
         A suite is shown if it has a figure. It is not if another has all of its figures,
-        and is complete or has more, unless a leaderboard states its average, or only it is
-        complete for `base`, too.
+        and is complete or has more, or is complete where it is not; unless a leaderboard
+        states its average, or only it is complete for `base`, too.
         """
         results = [average(suite, self.scores) for suite in SUITES.values()]
 
@@ -101,6 +101,9 @@ def _covers(other: SuiteResult, result: SuiteResult) -> bool:
     if mine == others:
         # Both hold the same: the one with fewer tasks lacks less.
         return len(other.missing) < len(result.missing)
+    if others < mine:
+        # All that there is of a larger one does not make it complete.
+        return other.average is not None and result.average is None
     return mine < others and (other.average is not None or result.average is None)
 
 

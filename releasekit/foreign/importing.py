@@ -25,7 +25,8 @@ from releasekit.errors import UsageError
 from releasekit.foreign.apply import open_sum
 from releasekit.foreign.recipes import AUTO
 from releasekit.foreign.recognise import Origin, recognise
-from releasekit.licensing import NO_LICENSE, Licensing, papers_of
+from releasekit.licensing.drawing import papers_of
+from releasekit.licensing.terms import NO_LICENSE, Licensing
 from releasekit.progress import ProgressCallback
 from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.sharding import DEFAULT_SHARD_NBYTES, index_of

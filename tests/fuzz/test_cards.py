@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from releasekit.card.view import ModelView, Subject, view
 from releasekit.errors import ReleaseKitError
 from releasekit.hub.cards import split
 from releasekit.licenses.records import Catalogue
+from tests.fuzz import mutation
 
 T = TypeVar("T")
 CARDS = Path(__file__).parent.parent / "cards"
@@ -55,21 +57,7 @@ TOKENS = [
 ]
 
 
-@st.composite
-def mutated(draw: st.DrawFn, valid: bytes) -> bytes:
-    """Bytes of `valid` after a few cuts, copies and insertions."""
-    data = valid
-    for _ in range(draw(st.integers(0, 4))):
-        begin = draw(st.integers(0, len(data)))
-        end = min(len(data), begin + draw(st.sampled_from([0, 0, 1, 2, 5, 30])))
-        start = draw(st.integers(0, len(data)))
-        new = draw(
-            st.sampled_from(TOKENS)
-            | st.binary(max_size=3)
-            | st.just(data[start : start + 20])
-        )
-        data = data[:begin] + new + data[end:]
-    return data
+mutated = partial(mutation.mutated, tokens=TOKENS)
 
 
 def refused(call: Callable[[], T]) -> T | None:

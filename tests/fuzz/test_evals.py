@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from releasekit.evals.collection import Collection
 from releasekit.evals.compare import compare
 from releasekit.evals.document import Evaluations, pack, parse
 from releasekit.evals.scores import Results
+from tests.fuzz import mutation
 
 T = TypeVar("T")
 SHA = "0a" * 32
@@ -65,23 +67,7 @@ TOKENS = [
 ]
 
 
-@st.composite
-def mutated(draw: st.DrawFn, valid: bytes) -> bytes:
-    """Bytes of `valid` after a few cuts, copies and insertions."""
-    data = valid
-    for _ in range(draw(st.integers(0, 4))):
-        begin = draw(st.integers(0, len(data)))
-        end = min(len(data), begin + draw(st.sampled_from([0, 0, 1, 2, 5, 30])))
-        kind = draw(st.sampled_from(["token", "bytes", "copy"]))
-        if kind == "token":
-            new = draw(st.sampled_from(TOKENS))
-        elif kind == "bytes":
-            new = draw(st.binary(max_size=3))
-        else:
-            start = draw(st.integers(0, len(data)))
-            new = data[start : start + draw(st.integers(0, 60))]
-        data = data[:begin] + new + data[end:]
-    return data
+mutated = partial(mutation.mutated, tokens=TOKENS)
 
 
 def attempt(call: Callable[[], T]) -> T | None:

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +23,9 @@ from releasekit.hub.cards import split
 from releasekit.license_files import kind_of, load_catalogue, texts_in
 from releasekit.licenses import chain as chains
 from releasekit.licenses import records
-from releasekit.licensing import draw_up
+from releasekit.licensing.drawing import draw_up
 from releasekit.names import safe_path
+from tests.fuzz import mutation
 
 SECONDS = 2.0  # all of it takes thousandths; a busy machine is not a failing test
 ROOT = Path(__file__).parents[2]
@@ -61,19 +63,7 @@ TOKENS = [
 ]  # fmt: skip
 
 
-@st.composite
-def mutated(draw: st.DrawFn, *valid: bytes) -> bytes:
-    """Bytes of a document after a few cuts, copies and insertions."""
-    data = draw(st.sampled_from(valid))
-    for _ in range(draw(st.integers(0, 3))):
-        begin = draw(st.integers(0, len(data)))
-        new = draw(st.sampled_from(TOKENS) | st.binary(max_size=3))
-        if draw(st.booleans()):
-            start = draw(st.integers(0, len(data)))
-            new = data[start : start + draw(st.integers(0, 60))]
-        taken = draw(st.sampled_from([0, 0, 1, len(new), 30]))
-        data = data[:begin] + new + data[begin + taken :]
-    return data
+mutated = partial(mutation.mutated, tokens=TOKENS)
 
 
 RECORDS = [path.read_bytes() for path in sorted((ROOT / "licenses").glob("*.toml"))]

@@ -6,6 +6,7 @@ the standard JSON parser the same value.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import permutations
 from typing import TypeVar
 from unicodedata import normalize
@@ -20,6 +21,7 @@ from releasekit.names import refuse_clashes, safe_path, tensor_name
 from releasekit.strictjson import Record, dumps, loads
 from releasekit.sums import format_sums, parse_sums
 from tests.builders import safetensors_bytes, stock_tensors
+from tests.fuzz import mutation
 
 SAFETENSORS = safetensors_bytes(
     {
@@ -56,23 +58,7 @@ TOKENS = [
 ]
 
 
-@st.composite
-def mutated(draw: st.DrawFn, valid: bytes) -> bytes:
-    """Bytes of `valid` after a few cuts, copies and insertions."""
-    data = valid
-    for _ in range(draw(st.integers(0, 4))):
-        begin = draw(st.integers(0, len(data)))
-        end = min(len(data), begin + draw(st.sampled_from([0, 0, 1, 2, 5, 30])))
-        kind = draw(st.sampled_from(["token", "bytes", "copy"]))
-        if kind == "token":
-            new = draw(st.sampled_from(TOKENS))
-        elif kind == "bytes":
-            new = draw(st.binary(max_size=3))
-        else:
-            start = draw(st.integers(0, len(data)))
-            new = data[start : start + draw(st.integers(0, 60))]
-        data = data[:begin] + new + data[end:]
-    return data
+mutated = partial(mutation.mutated, tokens=TOKENS)
 
 
 def attempt(call: Callable[[], T]) -> T | None:

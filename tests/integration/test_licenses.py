@@ -468,7 +468,7 @@ def test_every_rule_is_broken_and_kept_through_the_command() -> None:
 
 def test_freewilly_2_is_a_model_under_two_licences(tmp_path: Path) -> None:
     """Full weights: of Llama 2 those may be published."""
-    from releasekit.licensing import draw_up
+    from releasekit.licensing.drawing import draw_up
 
     base = put(tmp_path / "llama", META)
     beluga = put(tmp_path / "beluga", {"LICENSE.txt": b"BELUGA\r\n"}) / "LICENSE.txt"

@@ -458,6 +458,7 @@ def test_65b_parameters_in_one_file_open_at_once(tmp_path: Path) -> None:
         assert read(checkpoint, "lm_head.weight", 2**28 - 2, 2**28 + 6) == b"\0\0here\0\0"
 
 
+@pytest.mark.slow
 def test_as_many_tensors_as_no_16_bits_count(tmp_path: Path) -> None:
     tensors = {f"layers.{number}.w": torch.full((1,), number) for number in range(66_000)}
     torch.save(tensors, tmp_path / "m.bin")

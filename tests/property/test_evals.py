@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from releasekit.errors import UsageError
@@ -77,6 +77,7 @@ def collection(found: Sequence[Score]) -> Collection:
 collections = st.lists(scores(), min_size=1, max_size=12).map(collection)
 
 
+@settings(max_examples=40)  # each is many suites
 @given(st.lists(scores(), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_the_order_of_files_changes_nothing(found: list[Score], random: Random) -> None:
     shuffled = found.copy()
@@ -89,6 +90,7 @@ def test_the_order_of_files_changes_nothing(found: list[Score], random: Random) 
         assert isinstance(other, str)
 
 
+@settings(max_examples=40)  # each is many suites
 @given(collections, st.none() | collections)
 def test_what_is_packed_is_read_again(model: Collection, base: Collection | None) -> None:
     evaluations = Evaluations.of(model, base)
@@ -124,6 +126,7 @@ def test_an_average_is_the_mean_of_all_tasks(name: str, values: list[float]) -> 
         assert average(suite, without).average is None
 
 
+@settings(max_examples=40)  # each is many suites
 @given(collections, collections)
 def test_differences_turn_round_with_the_models(one: Collection, other: Collection) -> None:
     there = {

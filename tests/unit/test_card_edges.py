@@ -16,7 +16,7 @@ from releasekit.card import sections
 from releasekit.card.checks import check
 from releasekit.card.pages import fenced
 from releasekit.hub import cards
-from releasekit.presentation import check_card, write_card
+from releasekit.presentation.writing import check_card, write_card
 from tests.builders import model_folder
 
 ROOT = Path(__file__).parent.parent

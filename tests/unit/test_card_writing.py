@@ -15,8 +15,8 @@ from releasekit.amending import amend
 from releasekit.card import sections
 from releasekit.errors import FormatError
 from releasekit.hub.cards import load_yaml, split
-from releasekit.licensing import Licensing
-from releasekit.presentation import CardResult, check_card, write_card
+from releasekit.licensing.terms import Licensing
+from releasekit.presentation.writing import CardResult, check_card, write_card
 from tests.builders import model_folder
 from tests.integration.tools import digests
 

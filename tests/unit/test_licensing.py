@@ -14,14 +14,9 @@ from releasekit.digest import sha256_hex
 from releasekit.errors import FormatError, IntegrityError, UsageError
 from releasekit.license_files import kind_of, read_chain, read_text, texts_in
 from releasekit.licenses.chain import CHAIN, Chain, Grant, Kind
-from releasekit.licensing import (
-    NO_LICENSE,
-    Licensing,
-    Papers,
-    draw_up,
-    findings_of,
-    papers_of,
-)
+from releasekit.licensing.drawing import draw_up, papers_of
+from releasekit.licensing.papers import Papers, findings_of
+from releasekit.licensing.terms import NO_LICENSE, Licensing
 
 #: As people write them: with the line ends of Windows, in an encoding of theirs.
 LICENSE = b"LLAMA\r\n\xa9 Meta\r\n"

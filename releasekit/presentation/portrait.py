@@ -23,7 +23,8 @@ from releasekit.errors import FormatError, UsageError
 from releasekit.license_files import kind_of, read_chain
 from releasekit.licenses.chain import FOLDER, LICENSE, NOTICE, Chain, Kind
 from releasekit.licenses.records import Catalogue
-from releasekit.licensing import Licensing, draw_up
+from releasekit.licensing.drawing import draw_up
+from releasekit.licensing.terms import Licensing
 from releasekit.manifest import SUMS
 from releasekit.names import is_title, shown
 from releasekit.operations import Op

@@ -18,140 +18,31 @@ from typing import Final
 from releasekit.checkpoint.locate import hub_owner
 from releasekit.digest import sha256_hex
 from releasekit.errors import IntegrityError, UsageError
-from releasekit.findings import RuleFinding
 from releasekit.license_files import (
     kind_of,
-    load_catalogue,
     names_holder,
     read_chain,
     read_text,
     spdx_text,
     texts_in,
 )
-from releasekit.licenses import chain as chains
 from releasekit.licenses.chain import (
     CHAIN,
     FOLDER,
-    LICENSE,
-    NOTICE,
     Chain,
     Grant,
     Kind,
     Text,
 )
-from releasekit.licenses.evidence import Evidence
 from releasekit.licenses.notice import assemble
 from releasekit.licenses.records import Catalogue, LicenseRecord
-from releasekit.licenses.rules import check
-from releasekit.names import folded, is_title, safe_path, shown
-from releasekit.received import read_small, refuse_private_key
+from releasekit.licensing.papers import Papers
+from releasekit.licensing.terms import Licensing
+from releasekit.names import is_title, safe_path, shown
+from releasekit.received import refuse_private_key
 
 _SPDX_NAME: Final = "LICENSE.txt"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Licensing:
-    """Under which licences a release is made; all by id, or another name of theirs.
-
-    Attributes:
-        license: of what is published; None for none.
-        bases: of the models that it derives from, nearest first.
-        rebuilt: of the model that a delta rebuilds; None for the delta's own.
-        files: texts, each `FILE` of `license`, or `ID=FILE`.
-        folders: of licence records, besides those that come with the package.
-        teachers: models whose outputs it was trained on: licences, or names.
-    """
-
-    license: str | None = None
-    bases: tuple[str, ...] = ()
-    rebuilt: str | None = None
-    files: tuple[str, ...] = ()
-    folders: tuple[Path, ...] = ()
-    teachers: tuple[str, ...] = ()
-
-    @property
-    def says_nothing(self) -> bool:
-        """Whether nothing is said of licences."""
-        return self == Licensing(folders=self.folders)
-
-    @property
-    def parameters(self) -> dict[str, object]:
-        """What was said, for the provenance."""
-        said: dict[str, object] = {
-            "license": self.license,
-            "base_licenses": list(self.bases),
-            "rebuilt_license": self.rebuilt,
-            "teachers": list(self.teachers),
-        }
-        return {name: value for name, value in said.items() if value}
-
-    def catalogue(self) -> Catalogue:
-        """The records that it may name; raises as `load_catalogue`."""
-        return load_catalogue(self.folders)
-
-
-#: Nothing is said.
-NO_LICENSE: Final = Licensing()
 NO_FILES: Final[Mapping[str, Path]] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Papers:
-    """What lies in a release for its licences.
-
-    Attributes:
-        chain: who grants what.
-        texts: files of the release, and of the model that it rebuilds: the bytes of each by
-            its path.
-        license: the text of what is published; None if it was not found.
-        rebuilt_license: the text of the rebuilt model's licence.
-        notice: the assembled notices.
-        catalogue: what is known of licences.
-    """
-
-    catalogue: Catalogue
-    chain: Chain
-    texts: Mapping[str, bytes]
-    license: bytes | None
-    rebuilt_license: bytes | None
-    notice: bytes
-
-    def published(self) -> dict[str, bytes]:
-        """Files at the root of the release, and below it."""
-        return self._with(self.license)
-
-    def rebuilt(self, own: Mapping[str, Path | bytes]) -> dict[str, bytes]:
-        """Files to go with the rebuilt model, whose `own` files stay as they are.
-
-        Raises:
-            UsageError: if one has the place of a text, and is another.
-        """
-        files = self._with(self.rebuilt_license)
-        kinds = {kind_of(path) for path in own if "/" not in path}
-        if Kind.LICENSE in kinds:  # it may be its base's; which one applies, the chain says
-            files.pop(LICENSE, None)
-        if Kind.NOTICE in kinds:
-            files[f"{FOLDER}/{NOTICE}"] = files.pop(NOTICE)
-        held = {folded(path): path for path in own}
-        for path, data in list(files.items()):
-            if (other := held.get(folded(path))) is None:
-                continue
-            content = own[other]
-            if other != path or (
-                data != (content if isinstance(content, bytes) else content.read_bytes())
-            ):
-                raise UsageError(
-                    f"{other}: lies where the release puts a licence's text, and is "
-                    f"another one; leave it out with --exclude '{other}'"
-                )
-            del files[path]
-        return files
-
-    def _with(self, license_text: bytes | None) -> dict[str, bytes]:
-        files = {**self.texts, NOTICE: self.notice}
-        if license_text is not None:
-            files[LICENSE] = license_text
-        return files
 
 
 @dataclass(slots=True)
@@ -286,32 +177,6 @@ def draw_up(
         rebuilt_license=_license_text(rebuilt, desk.texts),
         notice=assemble(chain, name, dict(notices).items()),
     )
-
-
-def findings_of(papers: Papers | None, name: str) -> tuple[RuleFinding, ...]:
-    """What speaks against publishing a delta with these papers; its card is yet to come.
-
-    Args:
-        papers: its licences; None if it has none.
-        name: what it is called.
-    """
-    evidence = Evidence(
-        name=name,
-        delta=True,
-        chain=papers.chain if papers else None,
-        files=frozenset(papers.published() if papers else ()),
-        notices=papers.notice if papers else b"",
-        card_expected=False,
-    )
-    return check(evidence, papers.catalogue if papers else Catalogue(()))
-
-
-def check_own_chain(others: Mapping[str, Path | bytes], subject: str) -> None:
-    """Refuse a target with licences of its own that nobody could read, as FormatError."""
-    own = others.get(CHAIN)
-    if own is not None:
-        data = own if isinstance(own, bytes) else read_small(own, chains.MAX_NBYTES)
-        chains.parse(data, f"{subject}: {CHAIN}")
 
 
 def papers_of(

@@ -23,16 +23,16 @@ from releasekit.card import checks, metadata, pages, sections
 from releasekit.card.facts import HUB_ID, NO_FACTS, Facts
 from releasekit.card.facts import parse as parse_facts
 from releasekit.card.view import Subject, view
-from releasekit.clearance import CARD, MAX_CARD, check_licenses
 from releasekit.delta.diagnosis import is_release
 from releasekit.errors import FormatError, UsageError
-from releasekit.evaluation import Evaluated, evaluate
 from releasekit.findings import RuleFinding
 from releasekit.hub import cards
 from releasekit.license_files import hub_ids
-from releasekit.licensing import NO_LICENSE, Licensing
+from releasekit.licensing.clearance import CARD, MAX_CARD, check_licenses
+from releasekit.licensing.terms import NO_LICENSE, Licensing
 from releasekit.names import shown as shown_name
-from releasekit.portrait import Portrait, portray
+from releasekit.presentation.evaluation import Evaluated, evaluate
+from releasekit.presentation.portrait import Portrait, portray
 from releasekit.progress import ProgressCallback
 from releasekit.received import files_in, read_small
 from releasekit.signing.keys import PrivateKey, PublicKey
