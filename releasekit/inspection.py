@@ -13,6 +13,8 @@ from releasekit.checkpoint import open_found
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.release import Release
+from releasekit.license_files import read_chain
+from releasekit.licenses.chain import Chain
 from releasekit.manifest import MANIFEST, SIGNATURE, Manifest
 from releasekit.operations import count_operations
 from releasekit.tensors import TensorSpec
@@ -55,6 +57,7 @@ class Inspection:
         rebuilt: for a delta, sizes of the files that it rebuilds.
         manifest: for a delta, its manifest.
         signed: for a delta, whether it has a signature, good or not.
+        licenses: what is said of its licences, unchecked; None if nothing is.
     """
 
     path: Path
@@ -65,6 +68,7 @@ class Inspection:
     container: str | None = None
     manifest: Manifest | None = None
     signed: bool = False
+    licenses: Chain | None = None
 
     @property
     def tensor_nbytes(self) -> int:
@@ -107,6 +111,7 @@ def inspect(path: str | Path) -> Inspection:
             files=dict(checkpoint.file_sizes),
             rebuilt={},
             container=found.kind.label,
+            licenses=read_chain(found.root) if path.is_dir() else None,
         )
 
 
@@ -135,4 +140,5 @@ def _inspect_release(path: Path) -> Inspection:
             rebuilt={name: entry.size for name, entry in manifest.rebuilt.items()},
             manifest=manifest,
             signed=(path / SIGNATURE).is_file(),
+            licenses=read_chain(path),
         )

@@ -25,12 +25,7 @@ from releasekit.manifest import REBUILT_SIGNATURE, SIGNATURE, SUCCESSION, SUMS
 from releasekit.names import is_title, listed, safe_path, shown
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.received import (
-    PASSED_OVER,
-    files_in,
-    read_small,
-    refuse_private_key,
-)
+from releasekit.received import PASSED_OVER, files_in, read_small, refuse_private_key
 from releasekit.signing import bundle
 from releasekit.signing.keys import PrivateKey
 from releasekit.verification import check_lists

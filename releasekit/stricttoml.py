@@ -7,7 +7,6 @@ become their ISO 8601 text. TOML allows numbers that are not finite; nothing her
 from __future__ import annotations
 
 import math
-import tomllib
 from datetime import date, datetime, time
 from typing import Final
 
@@ -31,6 +30,8 @@ def loads(data: bytes, subject: str) -> dict[str, object]:
     Raises:
         FormatError: `data` is not TOML, is too large, or holds a number that is not finite.
     """
+    import tomllib  # rebuilding a model takes none of it, and should not wait for it
+
     if len(data) > MAX_NBYTES:
         raise FormatError(
             f"{subject}: expected at most {MAX_NBYTES} bytes, found {len(data)}"

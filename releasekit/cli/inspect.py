@@ -10,6 +10,7 @@ import click
 
 from releasekit.cli import render
 from releasekit.cli.exits import EPILOG
+from releasekit.cli.licensing import license_document, license_facts
 from releasekit.cli.shell import Shell, common_options
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def _document(found: Inspection) -> dict[str, Any]:
         "kind": found.kind,
         "files": found.files,
         "tensor_nbytes": found.tensor_nbytes,
+        "licenses": license_document(found.licenses),
     }
     if found.container is not None:
         document["container"] = found.container
@@ -119,6 +121,7 @@ def _summary(found: Inspection) -> list[tuple[str, str]]:
             ("checkpoint", f"{found.path}, {found.container}"),
             ("tensors", f"{len(found.tensors)}, {render.size(found.tensor_nbytes)}"),
             ("files", f"{len(found.files)}, {render.size(total)}"),
+            *license_facts(found.licenses),
         ]
     full = sum(found.rebuilt.values())
     codec = found.manifest.codec
@@ -134,4 +137,5 @@ def _summary(found: Inspection) -> list[tuple[str, str]]:
         ("codec", f"{codec.id}, {codec.chunk} words a chunk"),
         ("base", found.manifest.base_identity),
         ("target", found.manifest.target_identity),
+        *license_facts(found.licenses),
     ]

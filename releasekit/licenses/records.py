@@ -10,7 +10,6 @@ under which people know it. An id that no record has is answered with the closes
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -236,6 +235,8 @@ class Catalogue:
 
     def hint(self, name: str) -> str:
         """What to do about a name that no licence has."""
+        import difflib
+
         close = list(
             dict.fromkeys(
                 self._names[match].id

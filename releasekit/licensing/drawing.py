@@ -26,14 +26,7 @@ from releasekit.license_files import (
     spdx_text,
     texts_in,
 )
-from releasekit.licenses.chain import (
-    CHAIN,
-    FOLDER,
-    Chain,
-    Grant,
-    Kind,
-    Text,
-)
+from releasekit.licenses.chain import CHAIN, FOLDER, Chain, Grant, Kind, Text
 from releasekit.licenses.notice import assemble
 from releasekit.licenses.records import Catalogue, LicenseRecord
 from releasekit.licensing.papers import Papers

@@ -11,18 +11,9 @@ from pathlib import Path
 
 from releasekit.errors import UsageError
 from releasekit.findings import RuleFinding
-from releasekit.license_files import (
-    kind_of,
-)
+from releasekit.license_files import kind_of
 from releasekit.licenses import chain as chains
-from releasekit.licenses.chain import (
-    CHAIN,
-    FOLDER,
-    LICENSE,
-    NOTICE,
-    Chain,
-    Kind,
-)
+from releasekit.licenses.chain import CHAIN, FOLDER, LICENSE, NOTICE, Chain, Kind
 from releasekit.licenses.evidence import Evidence
 from releasekit.licenses.records import Catalogue
 from releasekit.licenses.rules import check

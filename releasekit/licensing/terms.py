@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from releasekit.license_files import (
-    load_catalogue,
-)
+from releasekit.license_files import load_catalogue
 from releasekit.licenses.records import Catalogue
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -11,10 +10,10 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -23,19 +22,17 @@ from huggingface_hub import ModelCard, close_session, constants
 from markdown_it import MarkdownIt
 
 from releasekit import Licensing, PrivateKey, make_delta
-from releasekit.cli import cli
-from releasekit.cli.shell import run
 from releasekit.signing.keys import write_pair
 from tests.builders import model_folder
 from tests.integration.tools import (
     COMMAND,
     as_raw,
-    but_unsigned,
     digests,
     fine_tuned,
     llama,
     numbers,
 )
+from tests.integration.tools import in_process as releasekit
 from tests.integration.tools import releasekit as subprocess_of
 
 CARDS = Path(__file__).parent.parent / "cards"
@@ -59,23 +56,6 @@ class Release:
     def copy(self, place: Path) -> Path:
         shutil.copytree(self.folder, place)
         return place
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a run of the command line came to."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def releasekit(*arguments: str | Path) -> Done:
-    """The command line in this process, which is started up already."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = run(cli, [str(argument) for argument in arguments])
-    return Done(code, out.getvalue(), but_unsigned(err.getvalue()))
 
 
 def card(*arguments: str | Path) -> dict[str, Any]:
@@ -460,7 +440,7 @@ def good(tmp_path: Path) -> Path:
     return folder
 
 
-def online(folder: Path) -> Done:
+def online(folder: Path) -> CompletedProcess[str]:
     return releasekit("card", folder, "--check", "--online")
 
 

@@ -230,6 +230,7 @@ def test_inspect_a_checkpoint_as_json(world: World) -> None:
     assert found == {
         "path": str(world.base),
         "kind": "checkpoint",
+        "licenses": [],
         "container": "safetensors",
         "files": {
             path.name: path.stat().st_size

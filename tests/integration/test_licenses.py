@@ -6,7 +6,6 @@ Releases are made, checked and applied with the command line, most of it in this
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import os
 import pty
@@ -16,7 +15,6 @@ import sys
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +36,6 @@ from releasekit import (
     preflight,
     verify,
 )
-from releasekit.cli import cli
-from releasekit.cli.shell import run
 from releasekit.license_files import hub_ids, load_catalogue, read_chain
 from releasekit.licenses.chain import CHAIN, Chain
 from releasekit.licenses.rules import RULES
@@ -47,7 +43,15 @@ from releasekit.signing.keys import PrivateKey, write_pair
 from tests import foreign
 from tests.builders import model_folder
 from tests.fakehub import FakeHub
-from tests.integration.tools import COMMAND, TRACEBACK, digests, releasekit
+from tests.integration.tools import (
+    COMMAND,
+    TRACEBACK,
+    Done,
+    digests,
+    good,
+    here,
+    releasekit,
+)
 
 BASE = {"w": ("BF16", [4], b"abcdefgh")}
 TARGET = {"w": ("BF16", [4], b"abceefgh")}
@@ -74,43 +78,6 @@ text = true
 
 
 # What the tests here are made of.
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a run of the command line came to."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.stdout)
-
-    @property
-    def rules(self) -> list[str]:
-        """What `licenses check` found."""
-        return [finding["rule"] for finding in self.json["findings"]]
-
-
-def here(*arguments: str | Path) -> Done:
-    """The command line in this process, with no terminal."""
-    out, err, stdin = io.StringIO(), io.StringIO(), sys.stdin
-    sys.stdin = io.StringIO()
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            code = run(cli, [str(argument) for argument in arguments])
-    finally:
-        sys.stdin = stdin
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-def good(*arguments: str | Path) -> Done:
-    """The same, for what must succeed."""
-    done = here(*arguments)
-    assert done.code == 0, done.stdout + done.stderr
-    return done
 
 
 def put(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -30,9 +30,9 @@ from tests.integration.tools import (
     fine_tuned,
     llama,
     numbers,
-    releasekit,
     unsigned,
 )
+from tests.integration.tools import in_process as releasekit
 
 FREQS = "model.layers.0.self_attn.rotary_emb.inv_freq"
 

@@ -29,8 +29,8 @@ from releasekit.signing.keys import write_pair
 from tests.builders import model_folder
 from tests.fakehub import FakeHub
 from tests.foreign import model, save, subtract, tuned
-from tests.integration.test_signatures import files_of, here, require_deterministic
-from tests.integration.tools import digests, releasekit, small_pair
+from tests.integration.test_signatures import files_of, require_deterministic
+from tests.integration.tools import digests, here, releasekit, small_pair
 from tests.llama import Llama
 
 EPOCH = "1735689600"  # 2025-01-01T00:00:00Z

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import os
 import pty
@@ -16,7 +15,6 @@ import sys
 import termios
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,7 +48,6 @@ from releasekit import (
 )
 from releasekit.authenticity import Status
 from releasekit.cli import cli
-from releasekit.cli.shell import run
 from releasekit.signing.keys import write_pair
 from releasekit.signing.statement import Statement
 from releasekit.signing.succession import vouch
@@ -58,7 +55,16 @@ from releasekit.trust import default_path, load
 from tests import foreign
 from tests.builders import model_folder
 from tests.fakehub import FakeHub
-from tests.integration.tools import COMMAND, TRACEBACK, digests, releasekit, small_pair
+from tests.integration.tools import (
+    COMMAND,
+    TRACEBACK,
+    Done,
+    digests,
+    good,
+    here,
+    releasekit,
+    small_pair,
+)
 
 CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
 HASHES: dict[int, hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = {
@@ -75,45 +81,6 @@ INFO = serialization.PublicFormat.SubjectPublicKeyInfo
 
 
 # What the tests here are made of.
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a run of the command line came to."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.stdout)
-
-    @property
-    def error(self) -> str:
-        """The message of the one error."""
-        *_, last = self.stderr.splitlines()
-        assert last.startswith("error: "), self.stderr
-        return last.removeprefix("error: ")
-
-
-def here(*arguments: str | Path) -> Done:
-    """The command line in this process, with no terminal."""
-    out, err, stdin = io.StringIO(), io.StringIO(), sys.stdin
-    sys.stdin = io.StringIO()
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            code = run(cli, [str(argument) for argument in arguments])
-    finally:
-        sys.stdin = stdin
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-def good(*arguments: str | Path) -> Done:
-    """The same, for what must succeed."""
-    done = here(*arguments)
-    assert done.code == 0, done.stdout + done.stderr
-    return done
 
 
 @dataclass(frozen=True)

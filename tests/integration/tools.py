@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from releasekit.cli import cli
+from releasekit.cli.shell import run
 from tests.builders import RawTensor, model_folder
 
 Model = dict[str, RawTensor]
@@ -40,6 +46,57 @@ def releasekit(
     assert TRACEBACK not in done.stdout + done.stderr, done.stderr
     done.stderr = but_unsigned(done.stderr)
     return done
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run of the command line in this process came to."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+    @property
+    def error(self) -> str:
+        """The message of the one error."""
+        *_, last = self.stderr.splitlines()
+        assert last.startswith("error: "), self.stderr
+        return last.removeprefix("error: ")
+
+    @property
+    def rules(self) -> list[str]:
+        """What `licenses check` found."""
+        return [finding["rule"] for finding in self.json["findings"]]
+
+
+def here(*arguments: str | Path) -> Done:
+    """The command line in this process, with no terminal: as it is, and sooner."""
+    out, err, stdin = io.StringIO(), io.StringIO(), sys.stdin
+    sys.stdin = io.StringIO()
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = run(cli, [str(argument) for argument in arguments])
+    finally:
+        sys.stdin = stdin
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def good(*arguments: str | Path) -> Done:
+    """The same, for what must succeed."""
+    done = here(*arguments)
+    assert done.code == 0, done.stdout + done.stderr
+    return done
+
+
+def in_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """What `releasekit` is for, where a process of its own would show nothing more."""
+    done = here(*arguments)
+    stderr = but_unsigned(done.stderr)
+    return subprocess.CompletedProcess([], done.code, done.stdout, stderr)
 
 
 def but_unsigned(stderr: str) -> str:
