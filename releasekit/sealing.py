@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from releasekit.card.view import UNSIGNED
 from releasekit.delta.diagnosis import is_release
 from releasekit.delta.notary import read_succession, seal, sign_files
 from releasekit.delta.release import Release, read_sums
 from releasekit.digest import sha256_hex
 from releasekit.errors import FormatError, IntegrityError, UsageError
 from releasekit.hashing import hash_files
+from releasekit.licensing.clearance import CARD
 from releasekit.manifest import REBUILT_SIGNATURE, SIGNATURE, SUCCESSION, SUMS
 from releasekit.names import is_title, listed, safe_path, shown
 from releasekit.pipeline import Workers
@@ -47,6 +49,7 @@ class SignResult:
         files: SHA-256 of each signed file by its path.
         added: files of a release that its list did not have.
         replaced: whether there was a signature before.
+        denied: whether its card says that it is not signed.
     """
 
     path: Path
@@ -56,6 +59,7 @@ class SignResult:
     files: dict[str, str]
     added: tuple[str, ...]
     replaced: bool
+    denied: bool
 
 
 def sign(
@@ -135,7 +139,12 @@ def sign(
         files=digests,
         added=added,
         replaced=replaced,
+        denied=_denies(path / CARD),
     )
+
+
+def _denies(card: Path) -> bool:
+    return card.is_file() and UNSIGNED in card.read_text(errors="replace")
 
 
 def refuse_other_key(path: Path, key: PrivateKey, *, force: bool) -> None:

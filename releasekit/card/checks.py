@@ -19,10 +19,12 @@ from markdown_it import MarkdownIt
 
 from releasekit.card import sections
 from releasekit.card.facts import HUB_ID, LANGUAGE, RELATIONS
+from releasekit.card.view import UNSIGNED
 from releasekit.errors import FormatError
 from releasekit.findings import Rule, RuleFinding, Severity
 from releasekit.hub.cards import check_index, split
 from releasekit.licenses.records import OTHER
+from releasekit.manifest import SIGNATURE
 from releasekit.names import listed, shown
 
 _FIELD_TYPES: Final = ("text", "checkbox", "date_picker", "country", "select")
@@ -190,6 +192,14 @@ def _marks(page: Page) -> _Found:
         )
 
 
+def _signed(page: Page) -> _Found:
+    if SIGNATURE in page.files and UNSIGNED in page.body:
+        yield (
+            f"the card says that the release is not signed, and there is a {SIGNATURE}",
+            "write it again with `releasekit card --sign-key`",
+        )
+
+
 def _placeholders(page: Page) -> _Found:
     for found in dict.fromkeys(match[0] for match in _PLACEHOLDER.finditer(page.body)):
         yield f"{shown(found)} stands in the text", "write what is missing"
@@ -234,6 +244,7 @@ RULES: Final[Mapping[Rule, Callable[[Page], _Found]]] = {
     _rule("card-gate", Severity.ERROR, "fields to ask for that the Hub has not"): _gate,
     _rule("card-links", Severity.ERROR, "links to files that are not there"): _links,
     _rule("card-marks", Severity.ERROR, "marks of sections that do not pair up"): _marks,
+    _rule("card-signed", Severity.ERROR, "the card denies the signature"): _signed,
     _rule("card-placeholders", Severity.WARNING, "text that was to be replaced"): (
         _placeholders
     ),
@@ -266,8 +277,8 @@ def _is_missing(link: str, files: Collection[str]) -> bool:
         parts = urlsplit(link)
     except ValueError:
         return True
-    if parts.scheme or parts.netloc or not parts.path:
-        return False  # elsewhere, or within the card
+    if parts.scheme or parts.netloc or not parts.path or parts.path.startswith("/"):
+        return False  # elsewhere, on the Hub, or within the card
     path = posixpath.normpath(unquote(parts.path).lstrip("/"))
     return (
         path != "."

@@ -9,7 +9,8 @@
     [signing]     published_at
     [citation]    bibtex, text
     [licenses]    license, bases, rebuilt, files, folders, teachers
-    [evaluations] model, base: files of results; model_name, base_name: their rows in tables
+    [evaluations] model, base: files of results; model_name, base_name: their rows in
+                  tables; date, harness, commit, url: of files that do not say
 
 Nothing is made up: a fact that a card must state, and that nobody gave, is listed as
 missing, and the card says that it is not stated.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from releasekit import stricttoml
+from releasekit.evals.scores import is_date
 from releasekit.strictjson import Record
 
 #: How a model may derive from its base, in the Hub's words.
@@ -95,18 +97,24 @@ class Facts:
     base_results: tuple[str, ...] = ()
     results_name: str | None = None
     base_results_name: str | None = None
+    results_date: str | None = None
+    results_harness: str | None = None
+    results_commit: str | None = None
+    results_url: str | None = None
 
-    def missing(self, *, derived: bool) -> tuple[str, ...]:
+    def missing(self, *, derived: bool, delta: bool) -> tuple[str, ...]:
         """Facts that a card must state, and that nobody gave, by their paths in TOML.
 
         Args:
             derived: whether the model has a base.
+            delta: whether it is rebuilt, which the card tells how; else its use is stated.
         """
         wanted: dict[str, object] = {
             "card.summary": self.summary,
             "card.description": self.description,
             "card.developers": self.developers,
             "card.languages": self.languages,
+            "card.usage": self.usage or delta,
             "base.id": self.base_id or not derived,
             "prompt.format": self.prompt_format,
             "training.data": self.data,
@@ -181,6 +189,10 @@ def parse(document: bytes, subject: str) -> Facts:
         base_results=_lines(evaluations, "base"),
         results_name=_line(evaluations, "model_name"),
         base_results_name=_line(evaluations, "base_name"),
+        results_date=_day(evaluations),
+        results_harness=_line(evaluations, "harness"),
+        results_commit=_line(evaluations, "commit"),
+        results_url=_one(evaluations, "url", _URL, "https://…"),
     )
     for table in (*tables.values(), root):
         table.close()
@@ -199,6 +211,13 @@ def _line(record: Record, key: str) -> str | None:
     text = record.optional_text(key)
     if text is not None and not _is_line(text):
         raise record.fault(key, "a line of text")
+    return text
+
+
+def _day(record: Record) -> str | None:
+    text = record.optional_text("date")
+    if text is not None and not is_date(text):
+        raise record.fault("date", "a day such as 2023-07-21")
     return text
 
 

@@ -90,11 +90,13 @@ def _gate(chain: Chain | None, name: str) -> dict[str, Any]:
     if not asked:
         return {}
     names = " and ".join(grant.name for grant in asked)
-    terms = " ".join(f"{grant.name}: {grant.summary} ({grant.url})" for grant in asked)
+    terms = "; ".join(f"{grant.name} ({grant.url})" for grant in asked)
+    short = " ".join(grant.summary for grant in asked)
     return {
         "extra_gated_heading": f"Access to {name}",
         "extra_gated_prompt": (
-            f"{name} may be used for research only, under these terms. {terms}"
+            f"{name} may be used for research only, under the terms of {terms}. In short, "
+            f"though the texts are what counts: {short}"
         ),
         "extra_gated_fields": {
             f"I accept the terms of {names}": "checkbox",

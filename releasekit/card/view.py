@@ -19,6 +19,8 @@ from releasekit.licenses.chain import Chain
 from releasekit.licenses.records import Catalogue
 from releasekit.tensors import TensorSpec
 
+#: How a card says so.
+UNSIGNED: Final = "This release is not signed"
 NOT_STATED: Final = "*Not stated by the publisher.*"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -115,6 +117,7 @@ def view(subject: Subject, facts: Facts, catalogue: Catalogue) -> Mapping[str, A
         "title": facts.title or subject.name,
         "facts": facts,
         "not_stated": NOT_STATED,
+        "unsigned": UNSIGNED,
         "delta": delta,
         "model": weights if isinstance(weights, ModelView) else None,
         "chain": chain,
@@ -137,7 +140,7 @@ def view(subject: Subject, facts: Facts, catalogue: Catalogue) -> Mapping[str, A
         "out_argument": out,
         "folder_argument": "DELTA" if delta else out,
         "key_argument": key,
-        "accept_argument": " --accept-license" if accept else "",
+        "accept": accept,
     }
 
 

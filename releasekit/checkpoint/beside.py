@@ -8,6 +8,7 @@ from typing import Final
 
 from releasekit.checkpoint.discover import OTHER_WEIGHTS, SUFFIX, Found, Kind
 from releasekit.errors import UsageError
+from releasekit.manifest import SIGNATURE
 from releasekit.names import safe_path
 
 #: Folders of tools, not of the model.
@@ -23,8 +24,9 @@ def beside(found: Found) -> tuple[list[str], list[str]]:
         found: the checkpoint; if it was named by a file alone, there are none.
 
     Returns:
-        Paths relative to `found.root`, sorted: all files but weights and their indices;
-        and weights that are not part of the checkpoint, in any format.
+        Paths relative to `found.root`, sorted: all files but weights, their indices, and a
+        signature over them; and what is left out: that, and weights that are not part of
+        the checkpoint, in any format.
 
     Raises:
         FormatError: if a name is not safe to write elsewhere.
@@ -35,7 +37,8 @@ def beside(found: Found) -> tuple[list[str], list[str]]:
     for name in walk(found.root)[0]:
         if name in found.files or name.endswith(_INDICES) or name == _GIT:
             continue
-        if Path(name).suffix in OTHER_WEIGHTS | {SUFFIX}:
+        # A signature is of the files that it was made for.
+        if Path(name).suffix in OTHER_WEIGHTS | {SUFFIX} or name == SIGNATURE:
             left_out.append(name)
         elif (found.root / name).is_file():
             kept.append(safe_path(name, str(found.root)))

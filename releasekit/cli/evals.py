@@ -83,12 +83,12 @@ def command(
 
 def _collected(files: Sequence[Path], model: str | None) -> Collection:
     from releasekit.evals.collection import Collection
-    from releasekit.evals.reading import check, read
+    from releasekit.evals.reading import check, distinct, read
 
     results = []
-    for path in files:
+    for path, name in zip(files, distinct(files), strict=True):
         check(path.name, path.stat().st_size)
-        results.append(read(path.read_bytes(), path.name, model=model))
+        results.append(read(path.read_bytes(), name, model=model))
     return Collection.of(*results, name=model)
 
 

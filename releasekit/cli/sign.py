@@ -75,6 +75,11 @@ def command(
         ("signed", f"{len(signed.files)} files"),
         ("key", signed.key),
     ]
+    if signed.denied:
+        shell.warn(
+            f"{folder / 'README.md'}: says that the release is not signed; write it again "
+            "with `releasekit card --sign-key`"
+        )
     if signed.added:
         pairs.append(("new", f"{', '.join(signed.added)}: not in SHA256SUMS before"))
     lines = list(render.facts(pairs))

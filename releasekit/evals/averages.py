@@ -103,6 +103,12 @@ def average(suite: Suite, scores: Iterable[Score]) -> SuiteResult:
 
 
 def _figure(task: Task, scores: Sequence[Score]) -> tuple[Figure | None, list[str]]:
+    if task.name == "mmlu":
+        figure, remarks = _mmlu(task, scores)
+        if figure is not None:
+            return figure, remarks
+    else:
+        remarks = []
     mine = [score for score in scores if score.task == task.name]
     for name in task.metrics:
         metric, _, filters = name.partition(",")
@@ -128,11 +134,8 @@ def _figure(task: Task, scores: Sequence[Score]) -> tuple[Figure | None, list[st
                 f"{task.title} is left out, as it has several figures: {listed}; give only "
                 "the one that counts."
             ]
-        figure = Figure.of(chosen[0], task)
-        return figure, _mmlu_beside(task, figure, scores)
-    if task.name == "mmlu":
-        return _mmlu(task, scores)
-    return None, []
+        return Figure.of(chosen[0], task), []
+    return None, remarks
 
 
 def _distance(score: Score, task: Task) -> int:
@@ -183,19 +186,16 @@ def _mmlu(task: Task, scores: Sequence[Score]) -> tuple[Figure | None, list[str]
         higher_is_better=True,
         scores=subjects,
     )
-    note = f"MMLU is the unweighted mean of its {len(MMLU)} subjects."
-    return figure, [note]
-
-
-def _mmlu_beside(task: Task, figure: Figure, scores: Sequence[Score]) -> list[str]:
-    subjects = _subjects(task, scores)
-    if task.name != "mmlu" or len(subjects) < len(MMLU):
-        return []
-    mean = math.fsum(Figure.of(score).value for score in subjects) / len(subjects)
-    return [
-        f"MMLU is the harness' own figure, {figure.value:.1f}, which weights its subjects "
-        f"by size; their unweighted mean, as on the leaderboard, is {mean:.1f}."
+    note = f"MMLU is the unweighted mean of its {len(MMLU)} subjects, as on the leaderboard"
+    own = [
+        f"{Figure.of(score).value:.1f}"
+        for score in scores
+        if (score.task, score.metric, score.filter) == (task.name, "acc", None)
+        and score.shots in (None, figure.shots)
+        and score.unit is not Unit.RAW
     ]
+    beside = f"; the harness' own figure, {own[0]}, weights them by size" if own else ""
+    return figure, [f"{note}{beside}."]
 
 
 def _subjects(task: Task, scores: Sequence[Score]) -> tuple[Score, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Final
 
 from releasekit.digest import sha256_hex
@@ -30,6 +32,28 @@ def check(name: str, nbytes: int) -> None:
         raise UsageError(
             f"{shown(name)}: expected at most {MAX_NBYTES} bytes, found {nbytes}"
         )
+
+
+def distinct(paths: Sequence[PurePath]) -> list[str]:
+    """A name for each file, with as much of its path as tells it from the others.
+
+    Harnesses call all of their files the same, in a folder each: `arc/results.json` and
+    `mmlu/results.json` become `arc-results.json` and `mmlu-results.json`.
+    """
+
+    def name(path: PurePath, parts: int) -> str:
+        return "-".join(part for part in path.parts[-parts:] if part not in ("/", ".."))
+
+    names = []
+    for path in paths:
+        parts = 1
+        others = [other for other in paths if other != path]
+        while parts < len(path.parts) and any(
+            name(path, parts) == name(other, parts) for other in others
+        ):
+            parts += 1
+        names.append(name(path, parts))
+    return names
 
 
 def read(document: bytes, name: str, *, model: str | None = None) -> Results:

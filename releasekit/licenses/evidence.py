@@ -38,6 +38,7 @@ class Evidence:
         notices: the bytes of all of its NOTICE files.
         card: its model card; None if it has none.
         card_expected: whether it should have one by now.
+        base_license: the licence that the base's own card names; None if it is not known.
         public: whether it is for everybody.
     """
 
@@ -49,4 +50,5 @@ class Evidence:
     notices: bytes = b""
     card: CardEvidence | None = None
     card_expected: bool = True
+    base_license: str | None = None
     public: bool = True

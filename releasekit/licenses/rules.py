@@ -23,6 +23,7 @@ from releasekit.names import shown
 _CHANGED: Final = re.compile(r"\b(modif|chang|fine-?tun|deriv)", re.IGNORECASE)
 _URL: Final = re.compile(r"[a-z]+://", re.IGNORECASE)
 _LICENSE_FILE: Final = re.compile(r"licen[cs]e(?:[._-][^/]*)?", re.IGNORECASE)
+_POLICY: Final = re.compile(r"(?:acceptable[_-])?use[_-]policy\b[^/]*$", re.IGNORECASE)
 _SEPARATORS: Final = re.compile(r"[\s_-]+")
 _FILE_HINT: Final = "give the text with --license-file"
 
@@ -138,7 +139,8 @@ def _use_policy(evidence: Evidence, chain: Chain, catalogue: Catalogue) -> _Foun
         if record.travels.use_policy and not _has(evidence, grant, Kind.USE_POLICY):
             yield (
                 f"the use policy of {grant.id} is not there, and must go with every copy",
-                f"{_FILE_HINT} {grant.id}=USE_POLICY.md, from the base's repository",
+                f"{_FILE_HINT} {grant.id}=USE_POLICY.md, from the base's repository or "
+                "where its licensor publishes it",
             )
 
 
@@ -161,7 +163,7 @@ def _prefix(evidence: Evidence, chain: Chain, catalogue: Catalogue) -> _Found:
             yield (
                 f"{record.id} asks that derivatives' names begin with {shown(prefix)}, and "
                 f"this one is called {shown(evidence.name)}",
-                f"call it {shown(f'{prefix} {evidence.name}'.replace(' ', '-'))}, or so",
+                f"call it {shown(f'{prefix} {name}'.replace(' ', '-'))}, or so",
             )
 
 
@@ -169,6 +171,10 @@ def _built_with(evidence: Evidence, chain: Chain, catalogue: Catalogue) -> _Foun
     if not evidence.card_expected:
         return
     text = _as_typed(evidence.card.text) if evidence.card else ""
+    # A summary that tells what to display does not display it.
+    told = [grant.summary for grant in chain.grants]
+    for summary in (*told, *(record.summary for record in _naming(chain, catalogue))):
+        text = text.replace(_as_typed(summary), "")
     for record in _naming(chain, catalogue):
         line = record.naming.built_with
         any_of = (line or "", *record.naming.built_with_or)
@@ -220,6 +226,20 @@ def _card(evidence: Evidence, chain: Chain, catalogue: Catalogue) -> _Found:
             )
 
 
+def _base_card(evidence: Evidence, chain: Chain, catalogue: Catalogue) -> _Found:
+    said = evidence.base_license
+    if said is None or not chain.bases:
+        return
+    record = catalogue.find(said)
+    ids = {catalogue.find(grant.id) for grant in chain.bases}
+    if record is None or record not in ids:
+        yield (
+            f"the base's own card says license: {shown(said)}, and the release says "
+            f"{chain.bases[0].id}",
+            "name the base's licence with --base-license, as its publisher does",
+        )
+
+
 def _milder(evidence: Evidence, chain: Chain, catalogue: Catalogue) -> _Found:
     for grant, record in _recorded(chain.grants, catalogue):
         for term, milder in (
@@ -244,6 +264,9 @@ def _no_card(evidence: Evidence, chain: Chain, catalogue: Catalogue) -> _Found:
 def _added_policy(evidence: Evidence, chain: Chain, catalogue: Catalogue) -> _Found:
     for grant in _own(chain):
         policies = [text.path for text in grant.texts if text.kind is Kind.USE_POLICY]
+        brought = any(t.kind is Kind.USE_POLICY for base in chain.bases for t in base.texts)
+        if not brought:  # else one beside the weights may be the base's
+            policies += [path for path in sorted(evidence.files) if _POLICY.match(path)]
         if grant.id.startswith("cc-") and policies:
             yield (
                 f"{grant.id} allows no further restrictions, and a use policy goes with "
@@ -336,6 +359,7 @@ RULES: Final[dict[Rule, _Check]] = {
     ): _other,
     _error("card-license", "the card names another licence"): _card,
     _error("milder-terms", "the release repeats a licence's terms milder"): _milder,
+    _warning("base-card", "the base's own card names another licence"): _base_card,
     _warning("card-missing", "there is no model card"): _no_card,
     _warning("added-use-policy", "a Creative Commons licence with a use policy"): (
         _added_policy

@@ -17,7 +17,7 @@ from typing import Final
 
 from releasekit.checkpoint.locate import hub_owner
 from releasekit.digest import sha256_hex
-from releasekit.errors import IntegrityError, UsageError
+from releasekit.errors import FormatError, IntegrityError, UsageError
 from releasekit.license_files import (
     kind_of,
     names_holder,
@@ -28,7 +28,8 @@ from releasekit.license_files import (
 )
 from releasekit.licenses.chain import CHAIN, FOLDER, Chain, Grant, Kind, Text
 from releasekit.licenses.notice import assemble
-from releasekit.licenses.records import Catalogue, LicenseRecord
+from releasekit.licenses.records import OTHER, Catalogue, LicenseRecord
+from releasekit.licensing.clearance import CARD, read_card
 from releasekit.licensing.papers import Papers
 from releasekit.licensing.terms import Licensing
 from releasekit.names import is_title, safe_path, shown
@@ -169,6 +170,7 @@ def draw_up(
         license=_license_text(release, desk.texts),
         rebuilt_license=_license_text(rebuilt, desk.texts),
         notice=assemble(chain, name, dict(notices).items()),
+        base_license=_said(base) if licensing.bases and base is not None else None,
     )
 
 
@@ -190,6 +192,21 @@ def papers_of(
     if folder is None and inherited is not None:
         folder = base.parent  # one of its weight files was named
     return draw_up(licensing, name, folder, of_base, delta=True)
+
+
+def _said(base: Path) -> str | None:
+    """The licence that a base's own card names, if it has one that can be read."""
+    if not (base / CARD).is_file():
+        return None
+    try:
+        card = read_card(base)
+    except FormatError:
+        return None  # somebody else's card, which nothing here depends on
+    data = card.data if card is not None else {}
+    said = data.get("license")
+    if said == OTHER:
+        said = data.get("license_name")
+    return said if isinstance(said, str) else None
 
 
 def _given(licensing: Licensing, catalogue: Catalogue) -> dict[str, list[Path]]:

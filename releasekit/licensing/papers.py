@@ -32,6 +32,7 @@ class Papers:
         license: the text of what is published; None if it was not found.
         rebuilt_license: the text of the rebuilt model's licence.
         notice: the assembled notices.
+        base_license: the licence that the base's own card names; None if it is not known.
         catalogue: what is known of licences.
     """
 
@@ -41,6 +42,7 @@ class Papers:
     license: bytes | None
     rebuilt_license: bytes | None
     notice: bytes
+    base_license: str | None = None
 
     def published(self) -> dict[str, bytes]:
         """Files at the root of the release, and below it."""
@@ -94,6 +96,7 @@ def findings_of(papers: Papers | None, name: str) -> tuple[RuleFinding, ...]:
         files=frozenset(papers.published() if papers else ()),
         notices=papers.notice if papers else b"",
         card_expected=False,
+        base_license=papers.base_license if papers else None,
     )
     return check(evidence, papers.catalogue if papers else Catalogue(()))
 

@@ -8,9 +8,9 @@ any keeps those of the one before.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from releasekit.card.facts import Facts
@@ -23,9 +23,10 @@ from releasekit.evals.collection import Collection
 from releasekit.evals.compare import Comparison, compare
 from releasekit.evals.document import EVALUATIONS, Evaluations
 from releasekit.evals.plan import plan
-from releasekit.evals.reading import read
-from releasekit.evals.scores import Results
+from releasekit.evals.reading import distinct, read
+from releasekit.evals.scores import Results, Score
 from releasekit.evals.suites import SUITES
+from releasekit.evals.tasks import MMLU
 from releasekit.hub.cards import dump_yaml
 from releasekit.names import safe_path
 from releasekit.received import files_in, read_small
@@ -37,6 +38,7 @@ CHARTS: Final = tuple(
 )
 #: Bytes that a result file may have.
 MAX_RESULTS: Final = 1 << 26
+_SUBJECTS: Final = frozenset(MMLU)
 _TITLES: Final = {task.name: task.title for s in SUITES.values() for task in s.tasks}
 
 
@@ -97,8 +99,10 @@ def evaluate(
             of the base alone.
         FormatError: if a file is malformed.
     """
-    own = _read([*facts.results, *results], facts.results_name, "model")
-    other = _read([*facts.base_results, *base_results], facts.base_results_name, "base")
+    own = _read([*facts.results, *results], facts.results_name, "model", facts)
+    other = _read(
+        [*facts.base_results, *base_results], facts.base_results_name, "base", facts
+    )
     if not own.files and not other.files:
         return _as_before(path, chart=chart)
     if not own.files:
@@ -123,21 +127,37 @@ class _Read:
     files: dict[str, bytes]
 
 
-def _read(given: Sequence[str | Path], model: str | None, role: str) -> _Read:
+def _read(given: Sequence[str | Path], model: str | None, role: str, facts: Facts) -> _Read:
     found = _Read(results=[], files={})
-    for file in map(Path, given):
+    files = [Path(file) for file in given]
+    for file, name in zip(files, distinct([f.absolute() for f in files]), strict=True):
         if not file.is_file():
             raise UsageError(f"{file}: no such file; expected results of evaluations")
         data = read_small(file, MAX_RESULTS)
-        name = safe_path(file.name, str(file))
-        if found.files.get(f"{FOLDER}/{role}/{name}", data) != data:
-            # Harnesses call all of their files the same, in a folder each.
-            name = safe_path(f"{file.resolve().parent.name}-{name}", str(file))
-        place = f"{FOLDER}/{role}/{name}"
+        place = f"{FOLDER}/{role}/{safe_path(name, str(file))}"
         if found.files.setdefault(place, data) != data:
             raise UsageError(f"{file}: another file is called so as well; rename one")
-        found.results.append(read(data, name, model=model))
+        found.results.append(_dated(read(data, name, model=model), facts))
     return found
+
+
+def _dated(results: Results, facts: Facts) -> Results:
+    """Figures with what the maintainer says of where they are from, if a file does not."""
+    said: dict[str, Any] = {
+        "date": facts.results_date,
+        "harness": facts.results_harness,
+        "commit": facts.results_commit,
+        "url": facts.results_url,
+    }
+
+    def of(score: Score) -> Score:
+        lacks = {name for name in said if getattr(score.origin, name) is None}
+        if not lacks:
+            return score
+        added = {name: text for name, text in said.items() if name in lacks}
+        return replace(score, origin=replace(score.origin, **added))
+
+    return replace(results, scores=tuple(of(score) for score in results.scores))
 
 
 def _lay_out(
@@ -224,11 +244,15 @@ def _sources(evaluations: Evaluations) -> list[str]:
             continue
         for origin in part.origins():
             own = {score.task for score in part.scores if score.origin == origin}
+            if own & _SUBJECTS:
+                own.add("mmlu")
             known = [
-                ", ".join(title for task, title in _TITLES.items() if task in own) or None,
-                f"lm-evaluation-harness {origin.harness}" if origin.harness else None,
+                " · ".join(title for task, title in _TITLES.items() if task in own) or None,
+                f"lm-evaluation-harness {origin.harness}"
+                if origin.harness
+                else "harness not stated",
                 f"commit `{origin.commit}`" if origin.commit else None,
-                origin.date,
+                origin.date or "date not stated",
                 f"prompt {label(origin.prompt)}" if origin.prompt else None,
                 f"of {label(origin.model)}" if origin.model else None,
                 f"published at <{origin.url}>" if origin.url else None,
@@ -236,5 +260,6 @@ def _sources(evaluations: Evaluations) -> list[str]:
                 f"SHA-256 `{origin.sha256[:16]}…`",
             ]
             link = f"[{origin.file}]({FOLDER}/{role}/{quote(origin.file)})"
-            lines.append(f"{role.capitalize()}: {link}: {'; '.join(filter(None, known))}")
+            whose = label(part.name) if role == "base" else "Model"
+            lines.append(f"{whose}: {link}: {'; '.join(filter(None, known))}")
     return list(dict.fromkeys(lines))

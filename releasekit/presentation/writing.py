@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from releasekit.amending import amend, require_key
 from releasekit.card import checks, metadata, pages, sections
@@ -37,6 +37,8 @@ from releasekit.progress import ProgressCallback
 from releasekit.received import files_in, read_small
 from releasekit.signing.keys import PrivateKey, PublicKey
 from releasekit.stricttoml import MAX_NBYTES
+
+_ASKED_OF_CARDS: Final = ("card-license", "built-with", "not-gated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,15 +151,22 @@ def write_card(
         threads=threads,
         progress=progress,
     )
-    cleared = check_licenses(path, name=found.name, folders=licensing.folders)
-    findings = (*check_card(path), *cleared.findings, *map(checks.odd, shown.findings))
+    names = dict.fromkeys([found.name, known.repo or found.name])
+    checked = [check_licenses(path, name=n, folders=licensing.folders) for n in names]
+    findings = dict.fromkeys(
+        [
+            *_of_card(path),
+            *(finding for cleared in checked for finding in cleared.findings),
+            *map(checks.odd, shown.findings),
+        ]
+    )
     return CardResult(
         path=path / CARD,
         name=found.name,
-        kind=cleared.kind,
+        kind="delta" if found.delta else "model",
         files=tuple(sorted(files)),
         kept=kept,
-        missing=() if reused else known.missing(derived=found.derived),
+        missing=() if reused else known.missing(derived=found.derived, delta=found.delta),
         findings=tuple(sorted(findings, key=lambda finding: not finding.is_error)),
         averages=shown.averages,
         key=signed.key if signed else None,
@@ -180,12 +189,24 @@ def check_card(path: str | Path, *, online: bool = False) -> tuple[RuleFinding, 
         raise UsageError(
             f"{folder}: has no {CARD}; write one with `releasekit card {folder}`"
         )
+    findings = _of_card(folder)
+    if not any(finding.rule.id == "card-yaml" for finding in findings):
+        # What its licences ask of a card.
+        cleared = check_licenses(folder)
+        asked = [f for f in cleared.findings if f.rule.id in _ASKED_OF_CARDS]
+        findings = tuple(sorted([*findings, *asked], key=lambda found: not found.is_error))
+    if online:
+        document = read_small(folder / CARD, MAX_CARD)
+        if wrong := cards.validate_online(document, str(folder / CARD)):
+            findings = (checks.refused(wrong), *findings)
+    return findings
+
+
+def _of_card(folder: Path) -> tuple[RuleFinding, ...]:
+    """What is wrong with a card, whatever it is of."""
     document = read_small(folder / CARD, MAX_CARD)
     subject = str(folder / CARD)
-    findings = checks.check(document, subject, frozenset(files_in(folder)), hub_ids())
-    if online and (wrong := cards.validate_online(document, subject)):
-        findings = (checks.refused(wrong), *findings)
-    return findings
+    return checks.check(document, subject, frozenset(files_in(folder)), hub_ids())
 
 
 def _facts(path: str | Path | None, licensing: Licensing) -> tuple[Facts, Licensing]:

@@ -7,7 +7,7 @@ import pytest
 from releasekit.card.checks import RULES, check, refused
 
 HUB = frozenset({"mit", "apache-2.0", "llama2", "other"})
-FILES = ("README.md", "LICENSE", "evaluations/a b.png", "größe.txt")
+FILES = ("README.md", "LICENSE", "model.sig", "evaluations/a b.png", "größe.txt")
 GOOD = "license: mit\nlibrary_name: transformers\n"
 INDEX = """\
 model-index:
@@ -181,6 +181,13 @@ BROKEN: dict[str, list[tuple[bytes, str]]] = {
             "what it wrote",
         ),
     ],
+    "card-signed": [
+        (
+            card(body="This release is not signed: see below."),
+            "the card says that the release is not signed, and there is a model.sig; write "
+            "it again with `releasekit card --sign-key`",
+        ),
+    ],
     "card-placeholders": [
         (
             card(body="[More Information Needed]"),
@@ -232,6 +239,7 @@ KEPT: dict[str, list[bytes]] = {
         )
     ],
     "card-marks": [card(body=f"{BEGIN}\nx\n<!-- releasekit:end a -->\n")],
+    "card-signed": [card(body="This release is signed.")],
     "card-placeholders": [card(body="TODOs, mastodon")],
     "card-library": [card()],
 }

@@ -232,11 +232,12 @@ def test_what_is_wrong_is_refused_with_its_path(text: str, words: str) -> None:
 
 
 def test_facts_that_a_card_must_state_are_listed_by_their_paths() -> None:
-    assert NO_FACTS.missing(derived=True) == (
+    assert NO_FACTS.missing(derived=True, delta=False) == (
         "card.summary",
         "card.description",
         "card.developers",
         "card.languages",
+        "card.usage",
         "base.id",
         "prompt.format",
         "training.data",
@@ -244,18 +245,19 @@ def test_facts_that_a_card_must_state_are_listed_by_their_paths() -> None:
         "training.procedure",
         "limits.text",
     )
-    assert "base.id" not in NO_FACTS.missing(derived=False)
+    assert "base.id" not in NO_FACTS.missing(derived=False, delta=False)
+    assert "card.usage" not in NO_FACTS.missing(derived=True, delta=True)
 
 
 def test_phases_tell_the_procedure_as_well() -> None:
     found = facts('[training]\nphases = [{ LR = "1e-5" }]')
-    assert "training.procedure" not in found.missing(derived=False)
+    assert "training.procedure" not in found.missing(derived=False, delta=True)
 
 
-@pytest.mark.parametrize("name", ["freewilly1", "freewilly2"])
-def test_the_facts_of_freewilly_lack_nothing(name: str) -> None:
+@pytest.mark.parametrize(("name", "delta"), [("freewilly1", True), ("freewilly2", False)])
+def test_the_facts_of_freewilly_lack_nothing(name: str, delta: bool) -> None:
     document = (CARDS / f"{name}.toml").read_bytes()
-    assert parse(document, name).missing(derived=True) == ()
+    assert parse(document, name).missing(derived=True, delta=delta) == ()
 
 
 def test_windows_writes_the_same_facts() -> None:

@@ -71,7 +71,7 @@ def test_a_delta_is_a_finetune_with_a_tag() -> None:
     }
     assert gate["extra_gated_heading"] == "Access to N"
     assert gate["extra_gated_prompt"].startswith(
-        "N may be used for research only, under these terms. LLaMA License Agreement: You "
+        "N may be used for research only, under the terms of LLaMA License Agreement ("
     )
     assert gate["extra_gated_fields"] == {
         "I accept the terms of LLaMA License Agreement": "checkbox",

@@ -76,7 +76,7 @@ def test_a_bare_model_has_a_card_that_makes_nothing_up(model: Path) -> None:
     assert (done.kept, done.key, done.averages) == ((), None, {})
     assert done.missing == (
         *("card.summary", "card.description", "card.developers", "card.languages"),
-        *("prompt.format", "training.data", "training.decontamination"),
+        *("card.usage", "prompt.format", "training.data", "training.decontamination"),
         *("training.procedure", "limits.text"),
     )
     assert [finding.rule.id for finding in done.findings] == [
@@ -289,10 +289,13 @@ def test_result_files_travel_as_they_are(model: Path) -> None:
         f"evaluations/base/{theirs.name}",
     }
     text = section(model, "evaluations")
-    for role, path in (("Model", mine), ("Base", theirs)):
+    for role, whose, path in (
+        ("model", "Model", mine),
+        ("base", "example-org/tiny-base", theirs),
+    ):
         (line,) = (line for line in text.splitlines() if f"[{path.name}]" in line)
-        place = f"evaluations/{role.lower()}/{path.name}"
-        assert line.startswith(f"- {role}: [{path.name}]({place})")
+        place = f"evaluations/{role}/{path.name}"
+        assert line.startswith(f"- {whose}: [{path.name}]({place})")
         assert " 0.4.13" in line
         assert f"`{known[path.name][:16]}…`" in line
     assert "| Task | n-shot | Metric | My model | example-org/tiny-base | Difference |" in (
@@ -341,8 +344,8 @@ def test_result_files_of_one_name_get_their_folders(model: Path) -> None:
         paths.append(path)
     write(model, results=paths)
     assert list(digests(model / "evaluations" / "model")) == [
+        "arc-results.json",
         "piqa-results.json",
-        "results.json",
     ]
     text = section(model, "evaluations")
     assert "[piqa-results.json](evaluations/model/piqa-results.json)" in text

@@ -166,7 +166,9 @@ def test_mmlu_is_the_mean_of_all_its_subjects() -> None:
     assert figure is not None
     assert (figure.value, figure.shots, figure.stderr) == (28.0, 5, None)
     assert len(figure.scores) == 57
-    assert result.notes == ("MMLU is the unweighted mean of its 57 subjects.",)
+    assert result.notes == (
+        "MMLU is the unweighted mean of its 57 subjects, as on the leaderboard.",
+    )
 
 
 def test_mmlu_is_never_made_of_a_part_of_its_subjects() -> None:
@@ -182,13 +184,15 @@ def test_mmlu_of_subjects_asked_differently_is_left_out() -> None:
     assert result.notes == ("MMLU is left out: its subjects differ in n-shot or prompt.",)
 
 
-def test_the_harness_own_mmlu_is_taken_and_said_to_be_weighted() -> None:
+def test_the_harness_own_mmlu_stands_beside_the_leaderboards() -> None:
     result = average(SUITES["open-llm-leaderboard"], [*four(60, 60, 62.5, 60), *mmlu(60)])
-    assert result.average == pytest.approx(60.625)
+    assert result.average == pytest.approx(60)
     assert result.notes == (
-        "MMLU is the harness' own figure, 62.5, which weights its subjects by size; their "
-        "unweighted mean, as on the leaderboard, is 60.0.",
+        "MMLU is the unweighted mean of its 57 subjects, as on the leaderboard; the "
+        "harness' own figure, 62.5, weights them by size.",
     )
+    alone = average(SUITES["open-llm-leaderboard"], four(60, 60, 62.5, 60))
+    assert alone.average == pytest.approx(60.625)
 
 
 def test_the_harness_own_group_stands_beside_the_average() -> None:

@@ -101,6 +101,7 @@ class Case:
     no_chain: bool = False
     card_expected: bool = True
     public: bool = True
+    base_license: str | None = None
     catalogue: Catalogue = CATALOGUE
 
     @property
@@ -130,6 +131,7 @@ class Case:
             notices=notice if self.notices is None else self.notices.encode(),
             card=None if self.no_card else CardEvidence(data=data, text=self.body),
             card_expected=self.card_expected,
+            base_license=self.base_license,
             public=self.public,
         )
 
@@ -180,7 +182,7 @@ def no_policy(license_id: str) -> tuple[str, str]:
     return (
         f"the use policy of {license_id} is not there, and must go with every copy",
         f"give the text with --license-file {license_id}=USE_POLICY.md, from the base's "
-        "repository",
+        "repository or where its licensor publishes it",
     )
 
 
@@ -527,7 +529,7 @@ CASES = [
         rule="name-prefix",
         bases=("llama-3.3",),
         name="llama-org/tune",
-        finds=(prefix("llama-3.3", "Llama", "llama-org/tune", "Llama-llama-org/tune"),),
+        finds=(prefix("llama-3.3", "Llama", "llama-org/tune", "Llama-tune"),),
     ),
     Case(  # even a model that was only trained on its outputs
         rule="name-prefix",
@@ -669,6 +671,22 @@ CASES = [
         license=grant("cc-by-nc-4.0", commercial=True),
         finds=(milder("commercial", "true", "cc-by-nc-4.0", "false"),),
     ),
+    # Does the base's own card say so as well?
+    Case(rule="base-card"),
+    Case(rule="base-card", bases=("llama-2",), base_license="llama2"),
+    Case(rule="base-card", bases=("mit", "llama-2"), base_license="LLAMA2"),
+    Case(rule="base-card", license=None, bases=(), base_license="mit"),
+    Case(
+        rule="base-card",
+        base_license="llama2",
+        finds=(
+            (
+                'the base\'s own card says license: "llama2", and the release says '
+                "apache-2.0",
+                "name the base's licence with --base-license, as its publisher does",
+            ),
+        ),
+    ),
     # There is a card.
     Case(rule="card-missing"),
     Case(rule="card-missing", no_card=True, card_expected=False),
@@ -680,6 +698,18 @@ CASES = [
     # Creative Commons allows no further restrictions.
     Case(rule="added-use-policy", license="llama-2", bases=("llama-2",)),
     Case(rule="added-use-policy", license="cc-by-nc-4.0", bases=("llama-2",)),
+    Case(rule="added-use-policy", bases=("llama-2",), files=("USE_POLICY.md",)),
+    Case(
+        rule="added-use-policy",
+        files=("Use-Policy.txt",),
+        finds=(
+            (
+                "cc-by-nc-4.0 allows no further restrictions, and a use policy goes with "
+                "it: Use-Policy.txt",
+                "leave the policy out, or choose a licence that has one",
+            ),
+        ),
+    ),
     Case(
         rule="added-use-policy",
         license=grant("cc-by-nc-4.0", texts=grant("llama-2").texts),
@@ -782,6 +812,7 @@ def test_every_rule_has_a_case_that_breaks_it_and_one_that_keeps_it() -> None:
 def test_which_rules_are_errors() -> None:
     warnings = [rule.id for rule in RULES if rule.severity is Severity.WARNING]
     assert warnings == [
+        "base-card",
         "card-missing",
         "added-use-policy",
         "teacher-terms",
