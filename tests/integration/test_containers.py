@@ -12,15 +12,18 @@ import torch
 
 from releasekit import (
     BaseMismatchError,
+    PrivateKey,
     UsageError,
     apply_delta,
     convert,
     identify,
     inspect,
     make_delta,
+    sign,
     verify,
 )
 from releasekit.checkpoint import open_checkpoint
+from tests.builders import model_folder
 from tests.integration.tools import digests, releasekit
 from tests.llama import Llama
 
@@ -378,3 +381,14 @@ def test_on_the_command_line(containers: dict[str, Path], tmp_path: Path) -> Non
     inspected = json.loads(releasekit("inspect", containers["Meta"], "--json").stdout)
     assert (inspected["container"], len(inspected["files"])) == ("Meta", 2)
     assert releasekit("verify", out).returncode == 0
+
+
+def test_a_signature_of_other_files_is_not_copied(tmp_path: Path) -> None:
+    source = model_folder(tmp_path / "source", {"w": ("F32", [1], bytes(4))})
+    sign(source, PrivateKey.generate())
+    made = convert(source, tmp_path / "out", dtype="float16")
+    assert made.left_out == ("model.sig",)
+    assert sorted(path.name for path in made.out.iterdir()) == [
+        "SHA256SUMS",
+        "model.safetensors",
+    ]
