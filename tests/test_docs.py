@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from releasekit.card.checks import RULES as CARD_RULES
 from releasekit.cli.exits import EPILOG, EXIT_CODES
 from releasekit.licenses.rules import RULES
 from releasekit.tensors import DType
@@ -131,7 +132,8 @@ def test_exit_codes_are_the_same_in_readme_help_and_code() -> None:
 
 def test_the_readme_lists_every_rule() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| (error|warning) \| (.*?) \|$", _README, re.M)
-    assert rows == [(rule.id, rule.severity.value, rule.title) for rule in RULES]
+    rules = [*RULES, *CARD_RULES]
+    assert rows == [(rule.id, rule.severity.value, rule.title) for rule in rules]
 
 
 def test_the_format_lists_every_dtype() -> None:
