@@ -177,15 +177,10 @@ def _shots(row: Row) -> str:
     return " / ".join(dict.fromkeys("?" if n is None else str(n) for n in shots)) or "–"
 
 
-def _metric(row: Row, known_as: str | None = None) -> str:
-    """The metric of a row, of both models if they differ, as people call it."""
+def _metric(row: Row) -> str:
+    """The metric of a row, of both models if they differ."""
     figures = [figure for figure in (row.model, row.base) if figure is not None]
-    metrics = dict.fromkeys(
-        (f"{figure.metric}, {figure.filter}" if figure.filter else figure.metric)
-        + " ↓" * (figure.higher_is_better is False)
-        for figure in figures
-    )
-    return known_as if known_as and len(metrics) == 1 else " / ".join(metrics) or "–"
+    return " / ".join(dict.fromkeys(figure.measure for figure in figures)) or "–"
 
 
 def _has_errors(comparison: Comparison) -> bool:

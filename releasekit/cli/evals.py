@@ -149,7 +149,7 @@ def _table(
         line = [
             row.title,
             "–" if shots is None else str(shots),
-            "–" if known is None else known.label,
+            "–" if known is None else known.measure,
             figure(row.model),
         ]
         if has_base:

@@ -44,6 +44,12 @@ class Figure:
     higher_is_better: bool | None
     scores: tuple[Score, ...]
 
+    @property
+    def measure(self) -> str:
+        """The metric with its filter, and a mark if lower is better, for a table."""
+        filtered = f", {self.filter}" if self.filter else ""
+        return f"{self.label}{filtered}{' ↓' * (self.higher_is_better is False)}"
+
     @classmethod
     def of(cls, score: Score, task: Task | None = None) -> Figure:
         """The figure that is one score; of a task of a suite, by that's names."""
