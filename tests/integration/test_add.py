@@ -46,8 +46,10 @@ from tests.integration.tools import (
     digests,
     fine_tuned,
     llama,
-    releasekit,
     weights,
+)
+from tests.integration.tools import (
+    in_process as releasekit,
 )
 
 Tensors = dict[str, torch.Tensor]

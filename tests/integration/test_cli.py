@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from tests.builders import model_folder, safetensors_bytes
-from tests.integration.tools import COMMAND, digests, releasekit, small_pair, unsigned
+from tests.integration.tools import COMMAND, digests, small_pair, unsigned
+from tests.integration.tools import in_process as releasekit
+from tests.integration.tools import releasekit as process
 
 COMMANDS = [
     *("make-delta", "preflight", "apply-delta", "verify", "inspect", "identify"),
@@ -65,12 +67,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (root / "tune" / name).parent.mkdir(exist_ok=True)
         (root / "tune" / name).write_bytes(data)
     (root / "tune" / "optimizer.bin").write_bytes(b"x")
-    made = releasekit(
+    made = process(
         *("make-delta", "--base", root / "base", "--target", root / "tune"),
         *("--out", root / "release", "--exclude", "*.bin", "--json"),
     )
     assert (made.returncode, made.stderr) == (0, "")
-    applied = releasekit(
+    applied = process(
         *("apply-delta", "--base", root / "base", "--delta", root / "release"),
         *("--out", root / "rebuilt", "--json"),
     )
@@ -95,7 +97,7 @@ def applying(base: Path, release: Path, out: Path) -> list[str | Path]:
 
 
 def test_the_version_is_the_packages() -> None:
-    done = releasekit("--version")
+    done = process("--version")
     assert done.returncode == 0
     assert done.stdout == f"releasekit, version {version('releasekit')}\n"
     script = Path(sys.executable).with_name("releasekit")
@@ -734,7 +736,7 @@ def test_a_path_that_is_not_text_is_named(tmp_path: Path, option: str) -> None:
 def test_a_pipe_in_the_target_is_not_waited_for(world: World, tmp_path: Path) -> None:
     target = model_folder(tmp_path / "target", small_pair()[1])
     os.mkfifo(target / "pipe")
-    done = releasekit(
+    done = process(
         *("make-delta", "--base", world.base, "--target", target),
         *("--out", tmp_path / "out"),
         timeout=20,

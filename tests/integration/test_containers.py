@@ -24,7 +24,8 @@ from releasekit import (
 )
 from releasekit.checkpoint import open_checkpoint
 from tests.builders import model_folder
-from tests.integration.tools import digests, releasekit
+from tests.integration.tools import digests
+from tests.integration.tools import in_process as releasekit
 from tests.llama import Llama
 
 MODEL = Llama(parts=2, heads=8, kv=2)

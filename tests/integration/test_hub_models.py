@@ -24,7 +24,8 @@ from releasekit import (
 from tests import foreign
 from tests.fakehub import FakeHub
 from tests.foreign import model, save, tuned
-from tests.integration.tools import digests, releasekit
+from tests.integration.tools import digests
+from tests.integration.tools import in_process as releasekit
 
 BASE = model(1)
 TARGET = tuned(BASE)
