@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import unescape
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from releasekit.card import sections
 from releasekit.card.facts import HUB_ID, LANGUAGE, RELATIONS
@@ -45,6 +46,7 @@ class Page:
         subject: its path, for messages.
         data: its metadata.
         body: its text.
+        tokens: the same, parsed.
         files: paths of the files beside it.
         hub_licenses: the ids that the Hub's `license` field takes.
     """
@@ -52,6 +54,7 @@ class Page:
     subject: str
     data: Mapping[str, Any]
     body: str
+    tokens: Sequence[Token]
     files: Collection[str]
     hub_licenses: Collection[str]
 
@@ -76,7 +79,12 @@ def check(
         rule = next(rule for rule in RULES if rule.id == "card-yaml")
         return (RuleFinding(rule=rule, why=str(error), todo="mend README.md"),)
     page = Page(
-        subject=subject, data=data, body=body, files=files, hub_licenses=hub_licenses
+        subject=subject,
+        data=data,
+        body=body,
+        tokens=MarkdownIt("commonmark").enable("table").parse(body),
+        files=files,
+        hub_licenses=hub_licenses,
     )
     findings = [
         RuleFinding(rule=rule, why=why, todo=todo)
@@ -169,7 +177,7 @@ def _gate(page: Page) -> _Found:
 
 
 def _links(page: Page) -> _Found:
-    for link in dict.fromkeys(_all_links(page.body)):
+    for link in dict.fromkeys(_all_links(page.tokens)):
         if _is_missing(link, page.files):
             yield f"the link {shown(link)} leads to no file", "correct it, or add the file"
 
@@ -182,7 +190,7 @@ def _marks(page: Page) -> _Found:
         return
     blocks = "".join(
         token.content
-        for token in MarkdownIt("commonmark").enable("table").parse(page.body)
+        for token in page.tokens
         if token.type == "html_block" and token.content.startswith("<!-- releasekit:")
     )
     if sections.count(blocks) < sections.count(page.body):
@@ -252,9 +260,9 @@ RULES: Final[Mapping[Rule, Callable[[Page], _Found]]] = {
 }
 
 
-def _all_links(body: str) -> Iterator[str]:
+def _all_links(tokens: Sequence[Token]) -> Iterator[str]:
     """What a body links to, or shows: in Markdown, and in HTML within it."""
-    for token in MarkdownIt("commonmark").enable("table").parse(body):
+    for token in tokens:
         for part in (token, *(token.children or ())):
             if part.type in ("html_block", "html_inline"):
                 shown_html = _COMMENT.sub("", part.content)

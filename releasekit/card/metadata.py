@@ -134,9 +134,8 @@ def _figures(comparison: Comparison | None) -> Iterator[tuple[Task, Figure]]:
         given += [(tasks[figure.task], figure) for figure in suite.model.figures]
     others = [row.model for row in comparison.others if row.model is not None]
     for task in (task for suite in SUITES.values() for task in suite.tasks):
-        for name in task.metrics:
-            metric, _, filters = name.partition(",")
-            wanted = (task.name, metric, filters or None, task.shots)
+        for metric, filters in task.measures:
+            wanted = (task.name, metric, filters, task.shots)
             chosen = [f for f in others if (f.task, f.metric, f.filter, f.shots) == wanted]
             if len(chosen) == 1:
                 given.append((task, chosen[0]))

@@ -110,13 +110,11 @@ def _figure(task: Task, scores: Sequence[Score]) -> tuple[Figure | None, list[st
     else:
         remarks = []
     mine = [score for score in scores if score.task == task.name]
-    for name in task.metrics:
-        metric, _, filters = name.partition(",")
+    for measure in task.measures:
         found = [
             score
             for score in mine
-            if (score.metric, score.filter or "") == (metric, filters)
-            and score.unit is not Unit.RAW
+            if (score.metric, score.filter) == measure and score.unit is not Unit.RAW
         ]
         if not found:
             continue

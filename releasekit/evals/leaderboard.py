@@ -90,7 +90,7 @@ def parse(
 def of_task(suite: Suite, task: str, value: float, unit: Unit, origin: Origin) -> Score:
     """A figure of a task, as the suite defines that."""
     known = next(item for item in suite.tasks if item.name == task)
-    metric, _, filters = known.metrics[0].partition(",")
+    metric, filters = known.measures[0]
     return Score(
         task=task,
         metric=metric,
@@ -99,7 +99,7 @@ def of_task(suite: Suite, task: str, value: float, unit: Unit, origin: Origin) -
         origin=origin,
         shots=known.shots,
         higher_is_better=True,
-        filter=filters or None,
+        filter=filters,
         aggregate=task == "mmlu",
     )
 

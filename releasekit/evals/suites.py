@@ -75,6 +75,12 @@ class Task:
     benchmark: Benchmark | None = None
     known_as: str | None = None
 
+    @property
+    def measures(self) -> tuple[tuple[str, str | None], ...]:
+        """The metrics that count, the first that is there, each with its filter."""
+        parts = (name.partition(",") for name in self.metrics)
+        return tuple((metric, filters or None) for metric, _, filters in parts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:

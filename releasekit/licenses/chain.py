@@ -24,7 +24,13 @@ from typing import Final
 
 from releasekit import strictjson
 from releasekit.errors import FormatError
-from releasekit.licenses.records import OTHER, LicenseRecord
+from releasekit.licenses.records import (
+    ID,
+    MAX_LINE,
+    MAX_SUMMARY,
+    OTHER,
+    LicenseRecord,
+)
 from releasekit.names import safe_path, shown
 from releasekit.strictjson import Record
 
@@ -37,8 +43,6 @@ NOTICE: Final = "NOTICE"
 #: A chain may be no larger, in bytes; and of no more grants and texts than this.
 MAX_NBYTES: Final = 1 << 20
 _MAX_ITEMS: Final = 1000
-_LINE: Final = 1000  # characters
-_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9.+-]{0,62}[a-z0-9+])?")
 _HUB: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 
 
@@ -214,7 +218,7 @@ def _grant(record: Record) -> Grant:
         raise record.fault("of", "a line of text, or nothing")
     grant = Grant(
         of=of,
-        id=_matching(record, "id", _ID),
+        id=_matching(record, "id", ID),
         name=_line(record, "name"),
         hub=_matching(record, "hub", _HUB),
         hub_name=_optional_line(record, "hub_name"),
@@ -226,7 +230,7 @@ def _grant(record: Record) -> Grant:
         research_only=record.boolean("research_only"),
         acceptance=record.boolean("acceptance"),
         notice=_optional_line(record, "notice"),
-        summary=_line(record, "summary", limit=2 * _LINE),
+        summary=_line(record, "summary", limit=MAX_SUMMARY),
         texts=_texts(record),
     )
     record.close()
@@ -257,11 +261,11 @@ def _matching(record: Record, key: str, pattern: re.Pattern[str]) -> str:
     return text
 
 
-def _is_line(text: str, limit: int = _LINE) -> bool:
+def _is_line(text: str, limit: int = MAX_LINE) -> bool:
     return 0 < len(text) <= limit and text.isprintable()
 
 
-def _line(record: Record, key: str, limit: int = _LINE) -> str:
+def _line(record: Record, key: str, limit: int = MAX_LINE) -> str:
     text = record.text(key)
     if not _is_line(text, limit):
         raise record.fault(key, f"a line of 1 to {limit} printable characters")

@@ -23,11 +23,12 @@ from releasekit.strictjson import Record
 
 #: What the Hub's `license` field holds for a licence that has no id there.
 OTHER: Final = "other"
-# A folder is called so as well.
-_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9.+-]{0,62}[a-z0-9+])?")
+#: Ids of licences; a folder is called so as well.
+ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9.+-]{0,62}[a-z0-9+])?")
 _SPDX: Final = re.compile(r"[A-Za-z0-9.+-]{1,200}")
-_MAX_LINE: Final = 1000  # characters, as in a chain
-_MAX_SUMMARY: Final = 2000  # characters
+#: Characters of a line, and of a summary, in a record and in a chain.
+MAX_LINE: Final = 1000
+MAX_SUMMARY: Final = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +143,9 @@ def parse(document: bytes, subject: str) -> LicenseRecord:
     derivatives, uploads = _table(root, "derivatives"), _table(root, "uploads")
     outputs, limits = _table(root, "outputs"), _table(root, "limits")
     record = LicenseRecord(
-        id=_matching(root, "id", _ID, "lower-case letters, digits and . + -"),
+        id=_matching(root, "id", ID, "lower-case letters, digits and . + -"),
         name=_line(root, "name"),
-        hub=_matching(root, "hub", _ID, "an id of the Hub's, or other"),
+        hub=_matching(root, "hub", ID, "an id of the Hub's, or other"),
         hub_name=_optional_line(root, "hub_name"),
         aliases=root.optional_texts("aliases"),
         spdx=_spdx(root),
@@ -263,7 +264,7 @@ def _matching(root: Record, key: str, pattern: re.Pattern[str], expected: str) -
 
 def _line(root: Record, key: str) -> str:
     text = root.text(key)
-    if not text.strip() or not text.isprintable() or len(text) > _MAX_LINE:
+    if not text.strip() or not text.isprintable() or len(text) > MAX_LINE:
         raise root.fault(key, "a line of text")
     return text
 
@@ -297,8 +298,8 @@ def _url(root: Record) -> str:
 
 def _summary(root: Record, subject: str) -> str:
     text = " ".join(root.text("summary").split())
-    if not 0 < len(text) <= _MAX_SUMMARY or not text.isprintable():
+    if not 0 < len(text) <= MAX_SUMMARY or not text.isprintable():
         raise FormatError(
-            f"{subject}: summary: expected 1 to {_MAX_SUMMARY} printable characters"
+            f"{subject}: summary: expected 1 to {MAX_SUMMARY} printable characters"
         )
     return text

@@ -78,26 +78,31 @@ def check_licenses(
     if not path.is_dir():
         raise UsageError(f"{path}: expected the folder of a release, or of a model")
     catalogue = load_catalogue(folders)
-    chain = read_chain(path)
-    delta = is_release(path)
     if name is None:
-        name = read_manifest(path, None)[0].name if delta else path.resolve().name
-    evidence = Evidence(
+        own = is_release(path)
+        name = read_manifest(path, None)[0].name if own else path.resolve().name
+    evidence = gather(path, name, public=public)
+    return Clearance(
+        path=path,
         name=name,
-        delta=delta,
+        kind="delta" if evidence.delta else "model",
+        chain=evidence.chain,
+        findings=check(evidence, catalogue),
+    )
+
+
+def gather(path: Path, name: str, *, public: bool = True) -> Evidence:
+    """What there is to check a folder by; raises as `check_licenses` does."""
+    chain = read_chain(path)
+    return Evidence(
+        name=name,
+        delta=is_release(path),
         chain=chain,
         files=frozenset(n for n in files_in(path) if (path / n).is_file()),
         changed=_changed(path, chain) if chain else frozenset(),
         notices=_notices(path),
         card=read_card(path),
         public=public,
-    )
-    return Clearance(
-        path=path,
-        name=name,
-        kind="delta" if delta else "model",
-        chain=chain,
-        findings=check(evidence, catalogue),
     )
 
 

@@ -182,16 +182,22 @@ def papers_of(
     None if neither the maintainer nor the base says anything. Raises as `draw_up`.
     """
     folder = base if base.is_dir() else None
-    if licensing.folders:
-        licensing.catalogue()  # a folder of records that is not there is a slip
     inherited = read_chain(folder or base.parent)
     if licensing.says_nothing and inherited is None:
+        if licensing.folders:
+            licensing.catalogue()  # a folder of records that is not there is a slip
         return None
-    of_base = str(given).partition("@")[0] if hub_owner(given) else base.resolve().name
-    of_base = of_base if is_title(of_base) else ""  # a folder may be called anything
     if folder is None and inherited is not None:
         folder = base.parent  # one of its weight files was named
-    return draw_up(licensing, name, folder, of_base, delta=True)
+    return draw_up(licensing, name, folder, name_of(given), delta=True)
+
+
+def name_of(model: str | Path) -> str:
+    """What a model is called that was so given: its id, or its folder; may be empty."""
+    if hub_owner(model):
+        return str(model).partition("@")[0]
+    name = Path(model).resolve().name
+    return name if is_title(name) else ""  # a folder may be called anything
 
 
 def _said(base: Path) -> str | None:

@@ -103,8 +103,9 @@ def evaluate(
     other = _read(
         [*facts.base_results, *base_results], facts.base_results_name, "base", facts
     )
+    before = _read_before(path)
     if not own.files and not other.files:
-        return _as_before(path, chart=chart)
+        return _as_before(path, before, chart=chart) if before else Evaluated()
     if not own.files:
         raise UsageError("there are evaluations of the base, and none of the model")
     model = Collection.of(*own.results, name=facts.title or name)
@@ -116,7 +117,7 @@ def evaluate(
         base = Collection.of(*other.results, name=base_name)
     evaluations = Evaluations.of(model, base)
     files = {**own.files, **other.files}
-    return _lay_out(path, evaluations, files, chart=chart)
+    return _lay_out(path, evaluations, files, before, chart=chart)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +162,12 @@ def _dated(results: Results, facts: Facts) -> Results:
 
 
 def _lay_out(
-    path: Path, evaluations: Evaluations, files: Mapping[str, bytes], *, chart: bool
+    path: Path,
+    evaluations: Evaluations,
+    files: Mapping[str, bytes],
+    before: Evaluations | None,
+    *,
+    chart: bool,
 ) -> Evaluated:
     comparison = compare(evaluations.model, evaluations.base)
     made = dict(files)
@@ -180,7 +186,7 @@ def _lay_out(
     return Evaluated(
         comparison=comparison,
         files=made,
-        removed=tuple(_left_over(path, made)),
+        removed=tuple(_left_over(path, before, made)) if before else (),
         chart=FOLDER if drawn else None,
         sources=tuple(_sources(evaluations)),
         findings=(
@@ -190,14 +196,16 @@ def _lay_out(
     )
 
 
-def _as_before(path: Path, *, chart: bool) -> Evaluated:
-    """What the card before this one showed, if there was one."""
+def _read_before(path: Path) -> Evaluations | None:
+    """What the card before this one showed; None if the folder is somebody else's."""
     file = path / FOLDER / EVALUATIONS
-    if not file.is_file():
-        return Evaluated()
-    evaluations = document.parse(read_small(file, MAX_RESULTS))
+    return document.parse(read_small(file, MAX_RESULTS)) if file.is_file() else None
+
+
+def _as_before(path: Path, before: Evaluations, *, chart: bool) -> Evaluated:
+    """The same once more, from the files that it was made from."""
     kept = {}
-    for name, digest in _placed(evaluations).items():
+    for name, digest in _placed(before).items():
         if not (path / name).is_file():
             raise IntegrityError(
                 f"{path / name}: is missing, and numbers of the card are from it; restore "
@@ -209,7 +217,7 @@ def _as_before(path: Path, *, chart: bool) -> Evaluated:
                 f"{path / name}: is not what {EVALUATIONS} was made from; restore it, or "
                 "give --results again"
             )
-    return _lay_out(path, evaluations, kept, chart=chart)
+    return _lay_out(path, before, kept, before, chart=chart)
 
 
 def _placed(evaluations: Evaluations) -> dict[str, str]:
@@ -222,12 +230,8 @@ def _placed(evaluations: Evaluations) -> dict[str, str]:
     }
 
 
-def _left_over(path: Path, made: Mapping[str, bytes]) -> list[str]:
+def _left_over(path: Path, before: Evaluations, made: Mapping[str, bytes]) -> list[str]:
     """What the card before this one wrote, and this one does not; no more than that."""
-    file = path / FOLDER / EVALUATIONS
-    if not file.is_file():
-        return []  # the folder is somebody else's
-    before = document.parse(read_small(file, MAX_RESULTS))
     written = {
         *_placed(before),
         *registered(compare(before.model, before.base)),

@@ -15,7 +15,7 @@ from releasekit.card.facts import Facts
 from releasekit.card.view import DeltaView, ModelView
 from releasekit.checkpoint import open_found
 from releasekit.checkpoint.discover import find
-from releasekit.checkpoint.locate import hub_owner, locate
+from releasekit.checkpoint.locate import locate
 from releasekit.delta.diagnosis import is_release
 from releasekit.delta.release import read_manifest
 from releasekit.digest import hash_file
@@ -23,7 +23,7 @@ from releasekit.errors import FormatError, UsageError
 from releasekit.license_files import kind_of, read_chain
 from releasekit.licenses.chain import FOLDER, LICENSE, NOTICE, Chain, Kind
 from releasekit.licenses.records import Catalogue
-from releasekit.licensing.drawing import draw_up
+from releasekit.licensing.drawing import draw_up, name_of
 from releasekit.licensing.terms import Licensing
 from releasekit.manifest import SUMS
 from releasekit.names import is_title, shown
@@ -112,7 +112,7 @@ def portray(
     removed: set[str] = set()
     if not licensing.says_nothing or base is not None:
         folder = locate(base) if base is not None else None
-        of_base = facts.base_id or _name_of(base)
+        of_base = facts.base_id or (name_of(base) if base is not None else "")
         own = _own_files(path, chain)
         drawn = draw_up(
             licensing,
@@ -181,12 +181,6 @@ def _own_files(path: Path, chain: Chain | None) -> dict[str, Path | bytes]:
         if not made:
             own[name] = path / name
     return own
-
-
-def _name_of(base: str | Path | None) -> str:
-    if base is None:
-        return ""
-    return str(base).partition("@")[0] if hub_owner(base) else Path(base).resolve().name
 
 
 def _library(path: Path) -> str | None:

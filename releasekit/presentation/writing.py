@@ -28,7 +28,8 @@ from releasekit.errors import FormatError, UsageError
 from releasekit.findings import RuleFinding
 from releasekit.hub import cards
 from releasekit.license_files import hub_ids
-from releasekit.licensing.clearance import CARD, MAX_CARD, check_licenses
+from releasekit.licenses.rules import check
+from releasekit.licensing.clearance import CARD, MAX_CARD, check_licenses, gather
 from releasekit.licensing.terms import NO_LICENSE, Licensing
 from releasekit.names import shown as shown_name
 from releasekit.presentation.evaluation import Evaluated, evaluate
@@ -152,11 +153,11 @@ def write_card(
         progress=progress,
     )
     names = dict.fromkeys([found.name, known.repo or found.name])
-    checked = [check_licenses(path, name=n, folders=licensing.folders) for n in names]
+    evidence = gather(path, found.name)
     findings = dict.fromkeys(
         [
             *_of_card(path),
-            *(finding for cleared in checked for finding in cleared.findings),
+            *(f for n in names for f in check(replace(evidence, name=n), found.catalogue)),
             *map(checks.odd, shown.findings),
         ]
     )
