@@ -80,9 +80,11 @@ def mean_row(base: Checkpoint, spec: TensorSpec, dtype: DType) -> NDArray[np.uin
         here = min(count, rows - first)
         part = values[:here].reshape(-1).view(np.uint8)
         read_as(base, spec.name, first * columns, here * columns, DType.F32, part)
-        for row in values[:here]:
-            cascade.add(row)
-    mean = cascade.total() / np.float32(rows)
+        with np.errstate(over="ignore", invalid="ignore"):  # as torch adds, without a word
+            for row in values[:here]:
+                cascade.add(row)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = cascade.total() / np.float32(rows)
     if dtype is DType.F32:
         return np.frombuffer(mean.tobytes(), np.uint8)
     out = np.empty(columns * dtype.bits // 8, np.uint8)

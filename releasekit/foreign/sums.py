@@ -42,7 +42,8 @@ class SumOfWeights:
         if not castable(dtype, DType.F32):
             return
         values = data.view(np.float32) if dtype is DType.F32 else _widened(data, dtype)
-        total = float(values.sum(dtype=np.float64))
+        with np.errstate(invalid="ignore"):  # a model may hold infinities of both signs
+            total = float(values.sum(dtype=np.float64))
         with self._lock:
             self._sums[name] += total
 
