@@ -10,6 +10,9 @@
     write_card     write the model card of a release, with evaluations and licences
     check_card     whether a card is what the Hub takes
     check_licenses what speaks against publishing a release under its licences
+    publish        put a release, or a full model, on the Hugging Face Hub
+    plan_publish   what publish would do
+    fetch          download a release, or a model, and check every byte of it
     verify         hold a release, or a rebuilt model, against its digests
     convert        write any checkpoint that can be read as sharded safetensors
     identify       the identity of a checkpoint, and which release knows it
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
         SignatureError,
         UsageError,
     )
+    from releasekit.fetching import Fetched, fetch
     from releasekit.findings import RuleFinding
     from releasekit.foreign.apply import (
         ForeignPlan,
@@ -62,6 +66,13 @@ if TYPE_CHECKING:
     from releasekit.licensing.terms import Licensing
     from releasekit.presentation.writing import CardResult, check_card, write_card
     from releasekit.progress import Progress
+    from releasekit.publication import (
+        Published,
+        PublishPlan,
+        Wishes,
+        plan_publish,
+        publish,
+    )
     from releasekit.sealing import SignResult, sign
     from releasekit.signing.keys import PrivateKey, PublicKey
     from releasekit.verification import Verification, verify
@@ -75,6 +86,7 @@ _HOMES = {
     "CardResult": "presentation.writing",
     "Clearance": "licensing.clearance",
     "ConvertResult": "conversion",
+    "Fetched": "fetching",
     "Finding": "delta.diagnosis",
     "ForeignPlan": "foreign.apply",
     "ForeignResult": "foreign.apply",
@@ -85,7 +97,6 @@ _HOMES = {
     "Inspection": "inspection",
     "IntegrityError": "errors",
     "LicenseError": "errors",
-    "RuleFinding": "findings",
     "Licensing": "licensing.terms",
     "MakeResult": "delta.make",
     "OpenDelta": "delta.open",
@@ -94,18 +105,23 @@ _HOMES = {
     "PrivateKey": "signing.keys",
     "Progress": "progress",
     "PublicKey": "signing.keys",
+    "PublishPlan": "publication",
+    "Published": "publication",
     "ReleaseKitError": "errors",
+    "RuleFinding": "findings",
     "SignResult": "sealing",
     "SignatureError": "errors",
     "Ulp": "codec",
     "UsageError": "errors",
     "Verification": "verification",
+    "Wishes": "publication",
     "apply_delta": "delta.apply",
     "apply_foreign": "foreign.apply",
     "apply_xor": "foreign.xor",
     "check_card": "presentation.writing",
     "check_licenses": "licensing.clearance",
     "convert": "conversion",
+    "fetch": "fetching",
     "identify": "identification",
     "import_delta": "foreign.importing",
     "inspect": "inspection",
@@ -114,7 +130,9 @@ _HOMES = {
     "open_delta": "delta.open",
     "plan_apply": "delta.apply",
     "plan_foreign": "foreign.apply",
+    "plan_publish": "publication",
     "preflight": "foreign.preflight",
+    "publish": "publication",
     "sign": "sealing",
     "verify": "verification",
     "write_card": "presentation.writing",
@@ -129,6 +147,7 @@ __all__ = [
     "CardResult",
     "Clearance",
     "ConvertResult",
+    "Fetched",
     "Finding",
     "ForeignPlan",
     "ForeignResult",
@@ -147,6 +166,8 @@ __all__ = [
     "PrivateKey",
     "Progress",
     "PublicKey",
+    "PublishPlan",
+    "Published",
     "ReleaseKitError",
     "RuleFinding",
     "SignResult",
@@ -154,12 +175,14 @@ __all__ = [
     "Ulp",
     "UsageError",
     "Verification",
+    "Wishes",
     "apply_delta",
     "apply_foreign",
     "apply_xor",
     "check_card",
     "check_licenses",
     "convert",
+    "fetch",
     "identify",
     "import_delta",
     "inspect",
@@ -168,7 +191,9 @@ __all__ = [
     "open_delta",
     "plan_apply",
     "plan_foreign",
+    "plan_publish",
     "preflight",
+    "publish",
     "sign",
     "verify",
     "write_card",

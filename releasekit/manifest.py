@@ -138,9 +138,14 @@ class Manifest:
         return {entry.path: entry for entry in entries}
 
     @property
+    def rebuilt_sizes(self) -> list[int]:
+        """Size of each file that a rebuild writes."""
+        return [entry.size for entry in self.rebuilt.values()]
+
+    @property
     def rebuilt_nbytes(self) -> int:
         """Size of all that a rebuild writes."""
-        return sum(entry.size for entry in self.rebuilt.values())
+        return sum(self.rebuilt_sizes)
 
     @cached_property
     def stored(self) -> dict[str, FileEntry]:

@@ -25,6 +25,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from io import BufferedRandom
@@ -77,6 +78,7 @@ class OutputFolder:
         self.partial = self.out.with_name(self.out.name + PARTIAL_SUFFIX)
         self._force = force
         self._new = self.partial / _NEW
+        self._making = threading.Lock()
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
         with ExitStack() as stack:
@@ -158,11 +160,16 @@ class OutputFolder:
         """Open a new file that is not part of the output, and goes with its completion."""
         return _create(self.partial / name)
 
+    def place(self, name: str) -> Path:
+        """Where the file `name` may be made; nothing above it is a link."""
+        path = self.path(name)
+        with self._making:
+            self._folder(path.parent)
+        return path
+
     def create(self, name: str) -> BufferedRandom:
         """Open a new file for writing, replacing one that an earlier run left."""
-        path = self.path(name)
-        self._folder(path.parent)
-        return _create(path)
+        return _create(self.place(name))
 
     def reopen(self, name: str) -> BufferedRandom | None:
         """Open a file that an earlier run of this work left; None if there is none."""
@@ -253,13 +260,19 @@ def check_output(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None
         _refuse_existing(out, force)
 
 
-def require_space(folder: Path, sizes: Iterable[int], there: int = 0) -> None:
+def require_space(
+    folder: Path,
+    sizes: Iterable[int],
+    there: int = 0,
+    elsewhere: str = "choose an --out on another disk",
+) -> None:
     """Refuse work whose output cannot fit.
 
     Args:
         folder: where the output will be.
         sizes: of the files to write, each of which takes whole blocks.
         there: bytes of them that are on the disk already.
+        elsewhere: how to write to another disk, for the message.
 
     Raises:
         ReleaseKitError: if too few bytes are free.
@@ -269,7 +282,7 @@ def require_space(folder: Path, sizes: Iterable[int], there: int = 0) -> None:
     if free < nbytes:
         raise ReleaseKitError(
             f"{folder}: expected {nbytes:,} bytes free, found {free:,}: free some space, "
-            "or choose an --out on another disk"
+            f"or {elsewhere}"
         )
 
 

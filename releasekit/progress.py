@@ -26,6 +26,19 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
+def in_turn(callback: ProgressCallback | None) -> ProgressCallback | None:
+    """The same callback, for stages that go on at the same time."""
+    if callback is None:
+        return None
+    lock = threading.Lock()
+
+    def call(progress: Progress) -> None:
+        with lock:
+            callback(progress)
+
+    return call
+
+
 class Stage:
     """Counts the bytes of one stage for a callback, which may be None."""
 

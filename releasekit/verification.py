@@ -4,6 +4,9 @@ A release carries SHA256SUMS over its own files, and rebuilt.SHA256SUMS over the
 it rebuilds; a signature carries a list of its own, which goes before any other. Each file
 is good, wrong, missing or unexpected. Anything but good fails: an unexpected file is not
 the publisher's, and a loader may pick it up all the same.
+
+A model on the Hub is downloaded as far as it is not in the cache, and all of it is hashed.
+One whose publisher left no list is held against the Hub's own digests.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from pathlib import Path
 from releasekit.admission import check_claim
 from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy, authenticate
 from releasekit.authenticity import Status as SignatureStatus
+from releasekit.checkpoint.locate import is_on_hub, look
 from releasekit.delta.release import Release, read_manifest, read_sums
 from releasekit.digest import hash_file
 from releasekit.errors import IntegrityError, SignatureError, UsageError
+from releasekit.fetching import wanted_of
 from releasekit.hashing import hash_files
 from releasekit.manifest import MANIFEST, REBUILT_SUMS, SIGNATURE, SUMS
 from releasekit.pipeline import Workers
@@ -58,13 +63,14 @@ class Verification:
 
     Attributes:
         path: the folder that was checked.
-        against: the list that it was checked against.
+        against: the list that it was checked against: a file, or the model's page on the
+            Hub.
         files: a status for every file, listed or found, sorted by path.
         authenticity: whose the list is.
     """
 
     path: Path
-    against: Path
+    against: Path | str
     files: tuple[FileStatus, ...]
     authenticity: Authenticity
 
@@ -90,10 +96,10 @@ def verify(
     """Hash the files at `path` and compare them with the list.
 
     Args:
-        path: a release folder, a rebuilt model (a folder, or its single weight file), or a
-            folder with a list or a signature of its own.
-        against: the release that the model was rebuilt from; None for a release, and for
-            a folder with a list or a signature.
+        path: a release folder, a rebuilt model (a folder, or its single weight file), a
+            folder with a list or a signature of its own, or `org/name@revision` on the Hub.
+        against: the release that the model was rebuilt from, here or on the Hub; None for
+            a release, and for a folder with a list or a signature.
         signature: a signature of the folder that does not lie in it as `model.sig`.
         policy: what is asked of the signature: that of `against`, if it is given.
         threads: files hashed at once; by default one a processor.
@@ -104,15 +110,51 @@ def verify(
         FormatError: if a list, a signature or the manifest of a release is malformed.
         IntegrityError: if a list is missing, or contradicts the manifest.
         SignatureError: if the signature is not as the policy wants it.
+        HubError: if a model on the Hub cannot be had.
     """
+    if is_on_hub(path):
+        if against is not None or signature is not None:
+            raise UsageError(
+                f"{path}: is on the Hub, where its own list or signature is: leave the "
+                "other one out, or `releasekit fetch` it and name its folder"
+            )
+        return _verify_on_hub(str(path), policy.of(path), threads, progress)
     path = Path(path)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     if against is not None:
         if signature is not None:
             raise UsageError("a release and a signature to verify with: give one of them")
-        return _verify_rebuilt(path, Path(against), policy, threads, progress)
+        policy, release = policy.of(against), look(against, progress)
+        return _verify_rebuilt(path, release, policy, threads, progress)
     return _verify_own(path, signature, policy, threads, progress)
+
+
+def _verify_on_hub(
+    reference: str, policy: Policy, threads: int | None, progress: ProgressCallback | None
+) -> Verification:
+    """A model on the Hub, by its own list or, if it has none, by the Hub's digests."""
+    from releasekit.hub.snapshots import bring, look_up
+
+    remote, names = look_up(reference, wanted=wanted_of)
+    bring(remote, names, progress)
+    if any(name in names for name in (MANIFEST, SUMS, SIGNATURE)):
+        return _verify_own(remote.folder, None, policy, threads, progress)
+    found = authenticate(remote.folder, policy)
+    total = sum((remote.folder / name).stat().st_size for name in names)
+    stage = Stage(progress, "verify", total)
+
+    def status(name: str, _: object) -> FileStatus:
+        file, path = remote.listing.files[name], remote.folder / name
+        digest = file.digest_of(path)
+        stage.advance(path.stat().st_size)
+        right = Status.GOOD if file.digest in (None, digest) else Status.WRONG
+        return FileStatus(path=name, status=right, expected=file.digest, found=digest)
+
+    with Workers(threads) as workers:
+        files = tuple(result for _, result in workers.in_order(status, sorted(names)))
+    page = f"{remote.address.page}/tree/{remote.listing.commit}"
+    return Verification(path=remote.folder, against=page, files=files, authenticity=found)
 
 
 def _verify_own(

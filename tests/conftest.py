@@ -60,8 +60,30 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
         # huggingface_hub read its variables when it was imported.
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        template = fake.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", fake.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.setattr("releasekit.hub.answers.FIRST_WAIT", 0.01)
         close_session()  # it may know the proxies of before
         yield fake
         close_session()
+
+
+@pytest.fixture
+def xet_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """The same with Xet: this process and its children store and fetch chunks."""
+    pytest.importorskip("hf_xet")
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_HUB_DISABLE_XET")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    try:
+        from huggingface_hub.utils._xet import XET_CONNECTION_INFO_CACHE
+    except ImportError:
+        pass  # an older client asks each time
+    else:
+        XET_CONNECTION_INFO_CACHE.clear()  # another Hub may have had this address
+    hub.xet = True
+    return hub

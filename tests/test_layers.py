@@ -30,7 +30,8 @@ LAYERS = {
         *("resources", "signing", "trust", "writing"),
     },
     "workflows": {
-        *("admission", "amending", "authenticity", "conversion", "delta", "foreign"),
+        *("admission", "amending", "authenticity", "conversion", "delta", "fetching"),
+        *("foreign", "publication"),
         *("identification", "inspection", "licensing", "presentation", "sealing"),
         "verification",
     },
@@ -48,6 +49,7 @@ FOREIGN = {
     "blake3": "digest",
     "fcntl": "output blocks trust",
     "cryptography": "signing",
+    "hf_xet": "hub",
     "huggingface_hub": "hub",
     "jinja2": "card.pages",
     "markdown_it": "card.checks",

@@ -18,6 +18,7 @@ from releasekit.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from releasekit.checkpoint.discover import Found
+    from releasekit.checkpoint.files import Coming
 
 
 class Checkpoint(Protocol):
@@ -78,8 +79,12 @@ class StoredCheckpoint(Checkpoint, Protocol):
         """The file that holds a tensor, or the files: for people."""
 
 
-def open_checkpoint(path: str | Path) -> StoredCheckpoint:
+def open_checkpoint(path: str | Path, coming: Coming | None = None) -> StoredCheckpoint:
     """Open the checkpoint at `path`: a file, a folder or an index.
+
+    Args:
+        path: where it is.
+        coming: files of the folder that are on their way; None if there are none.
 
     Raises:
         FormatError: if it is malformed, or is no checkpoint that can be read.
@@ -87,7 +92,7 @@ def open_checkpoint(path: str | Path) -> StoredCheckpoint:
     """
     from releasekit.checkpoint.discover import find
 
-    return open_found(find(Path(path)))
+    return open_found(find(Path(path), coming=coming))
 
 
 def open_found(found: Found) -> StoredCheckpoint:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
 from releasekit import strictjson
+from releasekit.checkpoint.files import Coming
 from releasekit.errors import FormatError, UsageError
 from releasekit.licenses.chain import FOLDER as LICENSES
 from releasekit.names import refuse_clashes, safe_path, shown
@@ -77,6 +78,7 @@ class Found:
         files: the weight files' names, sorted.
         index: the index's name, if there is one.
         weight_map: the index's map from tensor to file, if there is an index.
+        coming: those that are on their way.
     """
 
     kind: Kind
@@ -85,14 +87,16 @@ class Found:
     files: tuple[str, ...]
     index: str | None = None
     weight_map: dict[str, str] | None = None
+    coming: Coming | None = None
 
 
-def find(path: Path, exclude: Sequence[str] = ()) -> Found:
+def find(path: Path, exclude: Sequence[str] = (), coming: Coming | None = None) -> Found:
     """Find the checkpoint at `path`.
 
     Args:
         path: a folder, an index or a weight file.
         exclude: patterns of files in the folder to pass over, as the shell matches them.
+        coming: files of the folder that are on their way, all of them safetensors.
 
     Raises:
         UsageError: if there is none, or more than one.
@@ -104,7 +108,8 @@ def find(path: Path, exclude: Sequence[str] = ()) -> Found:
                 f"{path}: is a delta release, which holds no model: rebuild the model with "
                 "`releasekit apply-delta`, and name its folder"
             )
-        return _in_folder(path, exclude)
+        found = _in_folder(path, exclude, coming.names if coming else frozenset())
+        return replace(found, coming=coming)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     if not path.is_file():
@@ -149,18 +154,19 @@ def choose(names: Sequence[str]) -> list[str]:
     return [*weights, *others] if weights else []
 
 
-def _in_folder(folder: Path, exclude: Sequence[str]) -> Found:
+def _in_folder(folder: Path, exclude: Sequence[str], coming: frozenset[str]) -> Found:
+    here = {path.name for path in folder.iterdir() if path.is_file()}
     names = [
-        path.name
-        for path in sorted(folder.iterdir())
-        if path.is_file() and not any(fnmatch(path.name, pattern) for pattern in exclude)
+        name
+        for name in sorted(here | {name for name in coming if "/" not in name})
+        if not any(fnmatch(name, pattern) for pattern in exclude)
     ]
     meta = [name for name in names if _META.fullmatch(name)]
     names = [name for name in names if name not in meta]
     for kind in (Kind.SAFETENSORS, Kind.PYTORCH):
         indices = [folder / name for name in names if name.endswith(kind.indices)]
         if len(indices) == 1:
-            return _indexed(kind, indices[0], str(folder))
+            return _indexed(kind, indices[0], str(folder), coming)
         if indices:
             found = ", ".join(path.name for path in indices)
             raise UsageError(
@@ -234,7 +240,9 @@ def _family(kind: Kind, folder: Path, files: list[str]) -> list[str]:
     return files
 
 
-def _indexed(kind: Kind, index: Path, subject: str) -> Found:
+def _indexed(
+    kind: Kind, index: Path, subject: str, coming: frozenset[str] = frozenset()
+) -> Found:
     if index.stat().st_size > _MAX_INDEX:
         raise FormatError(f"{index}: expected an index of at most {_MAX_INDEX} bytes")
     where = str(index)
@@ -245,7 +253,7 @@ def _indexed(kind: Kind, index: Path, subject: str) -> Found:
     names = sorted(set(files.values()))
     for name in names:
         safe_path(name, f"{where}: weight_map")
-        if not (index.parent / name).is_file():
+        if name not in coming and not (index.parent / name).is_file():
             raise FormatError(f"{where}: weight_map: shard {shown(name)} is missing")
     refuse_clashes(names, f"{where}: weight_map")
     if not names:

@@ -3,6 +3,8 @@
 Data is read with `pread`, which needs no seek. A mapped file would be as quick, but one
 that is cut short while it is read would then kill the process instead of raising an error.
 Inputs may be symbolic links (a Hub cache is made of them); outputs never are.
+
+A file may also be on its way: then whoever brings it answers for it (`Coming`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,53 @@ _OTHERS: Final = (
 )
 
 
+class Readable(Protocol):
+    """A file that can be read by range, from any thread."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is, or will be; for messages."""
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Bytes from `offset` on; raises as `read_into`."""
+
+    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` from `offset` on; IntegrityError if the file ends before."""
+
+
+class Coming(Protocol):
+    """Files of a folder that have not all arrived."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Their paths in the folder."""
+
+    def open(self, path: Path) -> Readable | None:
+        """One of them by its place; None if it is none of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opener:
+    """Opens the files of a checkpoint.
+
+    Attributes:
+        kept: closes them.
+        coming: those that are on their way; None if there are none.
+    """
+
+    kept: ExitStack
+    coming: Coming | None = None
+
+    def open(self, path: Path) -> Readable:
+        """Open a file that should hold weights; raises as `open_weights`."""
+        file = self.coming.open(path) if self.coming is not None else None
+        return file if file is not None else open_weights(path, self.kept)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
     """A regular file, open for reading.
@@ -51,8 +100,12 @@ class OpenFile:
     def read(self, offset: int, nbytes: int) -> bytes:
         """Bytes from `offset` on; IntegrityError if the file ends before."""
         data = np.empty(nbytes, np.uint8)
-        pread_into(self.fd, offset, data, self.path)
+        self.read_into(offset, data)
         return data.tobytes()
+
+    def read_into(self, offset: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` from `offset` on; IntegrityError if the file ends before."""
+        _pread_into(self.fd, offset, out, self.path)
 
 
 def open_weights(path: Path, kept: ExitStack) -> OpenFile:
@@ -71,7 +124,7 @@ def open_weights(path: Path, kept: ExitStack) -> OpenFile:
     return OpenFile(path=path, fd=fd, size=status.st_size)
 
 
-def pread_into(fd: int, offset: int, out: NDArray[np.uint8], path: Path) -> None:
+def _pread_into(fd: int, offset: int, out: NDArray[np.uint8], path: Path) -> None:
     """Fill `out` from `offset` of a file; IntegrityError if the file ends before."""
     view = out.data
     while view:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from releasekit.checkpoint.discover import Found
+from releasekit.checkpoint.files import Coming, Opener
 from releasekit.errors import FormatError
 from releasekit.names import shown
 
@@ -30,15 +31,15 @@ class Files:
     _kept: ExitStack
 
     def __init__(
-        self, subject: str, root: Path, names: Sequence[str], kept: ExitStack
+        self, subject: str, root: Path, names: Sequence[str], opener: Opener
     ) -> None:
-        """Open the named files below `root`; `kept` closes them. For subclasses."""
+        """Open the named files below `root`. For subclasses."""
         raise NotImplementedError
 
     @classmethod
     def open(cls, found: Found) -> Self:
         """Open what `discover.find` found, and hold it against its index."""
-        checkpoint = cls.open_files(found.subject, found.root, found.files)
+        checkpoint = cls.open_files(found.subject, found.root, found.files, found.coming)
         try:
             check_index(found, checkpoint.homes)
         except FormatError:
@@ -47,10 +48,12 @@ class Files:
         return checkpoint
 
     @classmethod
-    def open_files(cls, subject: str, root: Path, names: Sequence[str]) -> Self:
-        """Open the named files below `root` as one checkpoint."""
+    def open_files(
+        cls, subject: str, root: Path, names: Sequence[str], coming: Coming | None = None
+    ) -> Self:
+        """Open the named files below `root`, here or on their way, as one checkpoint."""
         with ExitStack() as kept:
-            checkpoint = cls(subject, root, names, kept)
+            checkpoint = cls(subject, root, names, Opener(kept=kept, coming=coming))
             checkpoint._kept = kept.pop_all()
         return checkpoint
 

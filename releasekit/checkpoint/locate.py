@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from releasekit.checkpoint.discover import OTHER_WEIGHTS, SUFFIX, choose
 from releasekit.progress import ProgressCallback
 
+if TYPE_CHECKING:
+    from releasekit.hub.arrivals import Arrivals
+
 #: A path that ends so names a file, even if it looks like a model on the Hub.
 _FILES: Final = (SUFFIX, ".json", *OTHER_WEIGHTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where a model is, though not all of it need be there yet.
+
+    Attributes:
+        path: a file or a folder.
+        coming: safetensors files of the folder that have yet to be downloaded; None if all
+            is there.
+    """
+
+    path: Path
+    coming: Arrivals | None = None
+
+    @property
+    def coming_nbytes(self) -> int:
+        """Bytes that have yet to be downloaded."""
+        return self.coming.nbytes if self.coming is not None else 0
 
 
 def locate(model: str | Path, progress: ProgressCallback | None = None) -> Path:
@@ -26,16 +51,50 @@ def locate(model: str | Path, progress: ProgressCallback | None = None) -> Path:
         HubError: if the Hub has no such model, or cannot be reached.
         IntegrityError: if what was downloaded is not what the Hub lists.
     """
-    if not _is_on_hub(model):
+    if not is_on_hub(model):
         return Path(model)  # if it is not there, for whoever opens it to say so
     from releasekit.hub.snapshots import resolve
 
     return resolve(str(model), wanted=choose, progress=progress)
 
 
+def look(model: str | Path, progress: ProgressCallback | None = None) -> Path:
+    """The same, without weights in safetensors: what else there is says what it is."""
+    if not is_on_hub(model):
+        return Path(model)
+    from releasekit.hub.snapshots import resolve
+
+    return resolve(str(model), wanted=choose, late=_is_late, progress=progress)
+
+
+@contextmanager
+def approach(
+    model: str | Path, progress: ProgressCallback | None = None
+) -> Iterator[Located]:
+    """The same, with weights in safetensors left on the Hub until they are needed.
+
+    They can be read by range at once, and are downloaded when that is asked for
+    (`Arrivals.start`). The small files are there.
+    """
+    if not is_on_hub(model):
+        yield Located(path=Path(model))
+        return
+    from releasekit.hub.arrivals import arriving
+
+    with arriving(str(model), wanted=choose, late=_is_late, progress=progress) as (
+        folder,
+        coming,
+    ):
+        yield Located(path=folder, coming=coming)
+
+
+def _is_late(name: str) -> bool:
+    return name.endswith(SUFFIX)
+
+
 def hub_owner(model: str | Path) -> str | None:
     """The organisation that a model on the Hub belongs to; None for a path."""
-    return str(model).partition("/")[0] if _is_on_hub(model) else None
+    return str(model).partition("/")[0] if is_on_hub(model) else None
 
 
 def package_url(model: str | Path, found: Path) -> str | None:
@@ -47,16 +106,16 @@ def package_url(model: str | Path, found: Path) -> str | None:
 
     Source: the type "huggingface" of https://github.com/package-url/purl-spec.
     """
-    if not _is_on_hub(model):
+    if not is_on_hub(model):
         return None
     return f"pkg:huggingface/{str(model).partition('@')[0]}@{found.name}"
 
 
-def _is_on_hub(model: str | Path) -> bool:
+def is_on_hub(model: str | Path) -> bool:
     """Whether there is nothing here of that name, and it is the name of a model there."""
     text = str(model)
     if os.path.lexists(model) or text.endswith(_FILES):
         return False
-    from releasekit.hub.snapshots import is_reference
+    from releasekit.hub.address import is_reference
 
     return is_reference(text)

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.checkpoint.discover import PARAMS
+from releasekit.checkpoint.files import Opener
 from releasekit.checkpoint.llama.params import Params, read_params
 from releasekit.checkpoint.llama.rotary import rotary
 from releasekit.checkpoint.pytorch import TorchFile
@@ -89,13 +90,13 @@ class MetaCheckpoint:
     """
 
     def __init__(
-        self, subject: str, root: Path, names: Sequence[str], kept: ExitStack
+        self, subject: str, root: Path, names: Sequence[str], opener: Opener
     ) -> None:
         self.subject = subject
-        self._kept = kept
+        self._kept = opener.kept
         self.params = read_params(root / PARAMS)
         self._check_numbers(names)
-        self._parts = [TorchFile.open(root / name, name, kept) for name in names]
+        self._parts = [TorchFile.open(root / name, name, opener) for name in names]
         self.file_sizes: Mapping[str, int] = {p.name: p.file.size for p in self._parts}
         tensors = {spec.name: (spec, joined) for spec, joined in self._join_all()}
         # As they lie in the first part; the others are alike.
@@ -116,7 +117,7 @@ class MetaCheckpoint:
             FormatError: if a file is malformed, or they are not one whole checkpoint.
         """
         with ExitStack() as kept:
-            checkpoint = cls(subject, root, files, kept)
+            checkpoint = cls(subject, root, files, Opener(kept=kept))
             checkpoint._kept = kept.pop_all()
         return checkpoint
 

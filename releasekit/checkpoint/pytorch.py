@@ -16,10 +16,8 @@ several may share one; each is proved to lie in its storage, and each storage in
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +26,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.checkpoint.files import OpenFile, check_values, open_weights
+from releasekit.checkpoint.files import Opener, Readable, check_values
 from releasekit.checkpoint.indexed import Files, homes_of
 from releasekit.checkpoint.strided import Joined, View, row_major
 from releasekit.checkpoint.torchfile import pickles
@@ -65,19 +63,19 @@ class TorchFile:
     """
 
     name: str
-    file: OpenFile
+    file: Readable
     views: dict[str, View]
     specs: dict[str, TensorSpec]
 
     @classmethod
-    def open(cls, path: Path, name: str, kept: ExitStack) -> Self:
-        """Open a file, which `kept` closes, and read what it says of its tensors.
+    def open(cls, path: Path, name: str, opener: Opener) -> Self:
+        """Open a file, and read what it says of its tensors.
 
         Raises:
             FormatError: if it is not a state dict of tensors in either format.
         """
-        file = open_weights(path, kept)
-        head = os.pread(file.fd, _SNIFF, 0)
+        file = opener.open(path)
+        head = file.read(0, min(_SNIFF, file.size))
         if head.startswith(MAGIC):
             tensors, places = _read_zip(file)
         elif magic := _LEGACY.match(head):
@@ -103,11 +101,11 @@ class PyTorchCheckpoint(Files):
     """Tensors of one or more PyTorch files; see `StoredCheckpoint` for the protocol."""
 
     def __init__(
-        self, subject: str, root: Path, names: Sequence[str], kept: ExitStack
+        self, subject: str, root: Path, names: Sequence[str], opener: Opener
     ) -> None:
         self.subject = subject
-        self._kept = kept
-        files = [TorchFile.open(root / name, name, kept) for name in names]
+        self._kept = opener.kept
+        files = [TorchFile.open(root / name, name, opener) for name in names]
         self.file_sizes: Mapping[str, int] = {
             file.name: file.file.size for file in sorted(files, key=lambda f: f.name)
         }
@@ -131,7 +129,7 @@ class PyTorchCheckpoint(Files):
 _Read = tuple[dict[str, Tensor], dict[str, int]]
 
 
-def _read_zip(file: OpenFile) -> _Read:
+def _read_zip(file: Readable) -> _Read:
     """The tensors, and where each storage begins."""
     where = str(file.path)
     archive = Archive(file)
@@ -185,7 +183,7 @@ def _is_pickle(name: bytes) -> bool:
     return name.endswith(_PICKLE) and name.count(b"/") == 1
 
 
-def _read_legacy(file: OpenFile, at: int) -> _Read:
+def _read_legacy(file: Readable, at: int) -> _Read:
     """The tensors, and where each storage begins, in a file whose magic ends at `at`."""
     where = str(file.path)
     version = _next(file, at)
@@ -234,7 +232,7 @@ def _read_legacy(file: OpenFile, at: int) -> _Read:
     return tensors, places
 
 
-def _next(file: OpenFile, at: int) -> Loaded:
+def _next(file: Readable, at: int) -> Loaded:
     """The pickle at byte `at`, of which only the beginning is looked at first."""
     where = str(file.path)
     size = _FIRST_READ
@@ -266,7 +264,7 @@ def _wrong_size(where: str, storage: Storage, found: str) -> FormatError:
     )
 
 
-def _view(file: OpenFile, tensor: Tensor, places: Mapping[str, int]) -> View:
+def _view(file: Readable, tensor: Tensor, places: Mapping[str, int]) -> View:
     itemsize = tensor.dtype.bits // 8
     return View(
         file=file,

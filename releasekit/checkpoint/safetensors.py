@@ -5,9 +5,7 @@ Headers are parsed strictly when the checkpoint is opened; data is read by range
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from releasekit import layout
-from releasekit.checkpoint.files import OpenFile, check_values, open_weights, pread_into
+from releasekit.checkpoint.files import Opener, Readable, check_values
 from releasekit.checkpoint.indexed import Files, homes_of
 from releasekit.layout import Layout
 from releasekit.tensors import TensorSpec
@@ -26,7 +24,7 @@ class WeightFile:
     """One open safetensors file: its name in the checkpoint, and its layout."""
 
     name: str
-    file: OpenFile
+    file: Readable
     layout: Layout
 
     @property
@@ -39,11 +37,11 @@ class SafetensorsCheckpoint(Files):
     """Tensors of one or more safetensors files; see `Checkpoint` for the protocol."""
 
     def __init__(
-        self, subject: str, root: Path, names: Sequence[str], kept: ExitStack
+        self, subject: str, root: Path, names: Sequence[str], opener: Opener
     ) -> None:
         self.subject = subject
-        self._kept = kept
-        self.files = [_open(root / name, name, kept) for name in names]
+        self._kept = opener.kept
+        self.files = [_open(root / name, name, opener) for name in names]
         self.file_sizes: Mapping[str, int] = {
             file.name: file.file.size for file in sorted(self.files, key=lambda f: f.name)
         }
@@ -69,7 +67,7 @@ class SafetensorsCheckpoint(Files):
         if start < 0 or start + out.size > placed.end - placed.begin:
             raise ValueError(f"{name}: bytes {start} to {start + out.size} are outside it")
         begin = file.layout.data_start + placed.begin + start
-        pread_into(file.file.fd, begin, out, file.path)
+        file.file.read_into(begin, out)
         check_values(out, placed.spec, file.path)
 
     def file_of(self, name: str) -> WeightFile:
@@ -77,9 +75,9 @@ class SafetensorsCheckpoint(Files):
         return self._places[name][0]
 
 
-def _open(path: Path, name: str, kept: ExitStack) -> WeightFile:
-    file = open_weights(path, kept)
-    head = os.pread(file.fd, 8, 0)
+def _open(path: Path, name: str, opener: Opener) -> WeightFile:
+    file = opener.open(path)
+    head = file.read(0, min(8, file.size))
     length = layout.header_length(head, file.size, str(path))
     parsed = layout.parse(file.read(8, length), file.size, str(path))
     return WeightFile(name=name, file=file, layout=parsed)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from releasekit.checkpoint.files import OpenFile, pread_into
+from releasekit.checkpoint.files import Readable
 
 #: Bytes that one read takes at most where it reads more than is wanted.
 _WINDOW: Final = 1 << 20
@@ -42,7 +42,7 @@ class View:
         itemsize: bytes an element: 1, 2, 4 or 8.
     """
 
-    file: OpenFile
+    file: Readable
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -101,7 +101,7 @@ class View:
         dest[...] = words[:: strides[0]]
 
     def _read(self, offset: int, words: _Words) -> None:
-        pread_into(self.file.fd, offset, words.view(np.uint8), self.file.path)
+        self.file.read_into(offset, words.view(np.uint8))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

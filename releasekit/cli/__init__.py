@@ -17,6 +17,7 @@ from releasekit.cli import (
     card,
     convert,
     evals,
+    fetch,
     identify,
     import_delta,
     inspect,
@@ -24,6 +25,7 @@ from releasekit.cli import (
     licenses,
     make,
     preflight,
+    publish,
     rotate_key,
     sign,
     trust,
@@ -44,7 +46,7 @@ def cli() -> None:
 
 
 for module in (
-    *(make, preflight, apply, verify),
+    *(make, publish, fetch, preflight, apply, verify),
     *(keygen, sign, trust, rotate_key),
     *(inspect, identify, convert, import_delta),
     *(card, evals, licenses),

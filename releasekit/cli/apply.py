@@ -91,7 +91,7 @@ def command(
       releasekit apply-delta --base llama-7b --delta alpaca-7b-wdiff --out alpaca-7b
     """
     from releasekit.authenticity import refuse_unsigned
-    from releasekit.checkpoint.locate import locate
+    from releasekit.checkpoint.locate import look
     from releasekit.foreign.recognise import Origin, recognise
 
     shell.resume_hint = (
@@ -100,9 +100,8 @@ def command(
     )
     policy = policy_of(shell, options)
     with shell.progress() as progress:
-        found = locate(delta, progress)
-    origin = recognise(found, options["recipe"])
-    paths = base, found, out
+        origin = recognise(look(delta, progress), options["recipe"])
+    paths = base, delta, out
     if origin is Origin.RELEASE:
         ours = {n: options[n] for n in ("force", "device", "threads", "max_memory")}
         ours["policy"] = policy.of(delta)
@@ -180,6 +179,7 @@ def _plan_release(shell: Shell, paths: _Paths, work: dict[str, Any]) -> None:
         "threads": plan.threads,
         "device": plan.device,
         "free_nbytes": plan.free_nbytes,
+        "download_nbytes": plan.download_nbytes,
         "notes": list(plan.notes),
         "signature": signatures.document(plan.authenticity),
         "licenses": license_document(plan.licenses),
@@ -204,10 +204,17 @@ def _needs(plan: dict[str, Any]) -> list[tuple[str, str]]:
         ("would write", f"{written}, {plan['out']}"),
         ("would read", f"{render.size(plan['base_nbytes'])} of the base"),
         ("", f"{render.size(plan['delta_nbytes'])} of the delta"),
+        *_to_download(plan),
         ("disk", f"{render.size(plan['free_nbytes'])} free{short}"),
         ("memory", f"at most {render.size(plan['memory_nbytes'])}"),
         ("threads", str(plan["threads"])),
     ]
+
+
+def _to_download(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """What comes from the Hub first, if anything does."""
+    nbytes = plan.get("download_nbytes")
+    return [("would download", render.size(nbytes))] if nbytes else []
 
 
 def _additive(

@@ -61,6 +61,7 @@ def command(shell: Shell, /, base: str, delta: str, out: Path | None, **work: An
         "memory_nbytes": found.memory_nbytes,
         "write_nbytes": found.write_nbytes,
         "free_nbytes": found.free_nbytes,
+        "download_nbytes": found.download_nbytes,
         "seconds": found.seconds,
         "signature": found.authenticity and signatures.document(found.authenticity),
     }
@@ -85,6 +86,8 @@ def _pairs(shell: Shell, found: Preflight) -> Iterator[tuple[str, str]]:
             "" if found.free_nbytes is None else f", {render.size(found.free_nbytes)} free"
         )
         yield "disk", f"{render.size(found.write_nbytes)} to write{free}"
+    if found.download_nbytes:
+        yield "download", f"{render.size(found.download_nbytes)} from the Hub"
     if found.authenticity is not None:
         yield "signature", found.authenticity.text
     if shell.verbose:

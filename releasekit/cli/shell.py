@@ -89,7 +89,8 @@ class Shell:
             bar = bars.get(progress.stage)
             if bar is None:
                 for other in bars.values():
-                    other.close()
+                    if other.n >= (other.total or 0):  # others go on beside it
+                        other.close()
                 bar = bars[progress.stage] = tqdm(
                     total=progress.total,
                     desc=progress.stage,

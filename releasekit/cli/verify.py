@@ -45,11 +45,15 @@ def command(
     any is not good. Where a trusted key has signed, the digests are those that it signed,
     and nothing else may lie in PATH.
 
+    PATH may be org/name@revision on the Hugging Face Hub: what the cache lacks of it is
+    downloaded, and all of it is hashed. A model without a list is held against the Hub's.
+
     \b
     Examples:
       releasekit verify my-tune-delta
       releasekit verify my-tune-delta --public-key acme.pub.pem
       releasekit verify my-tune --against my-tune-delta
+      releasekit verify meta-llama/Llama-2-70b-hf
     """
     from releasekit.verification import Status, verify
 

@@ -1,17 +1,17 @@
 """Rebuild the publisher's files from a base and a delta, byte for byte.
 
 Order of work: check the base against the manifest, and that every file of the delta is
-there; make the weight files, several at once where there are threads for it, hashing while
-writing; copy the other files; commit. The small files come last, so that a partial folder
-never has a config to load it by.
+there, or on its way; make the weight files, several at once where there are threads for
+it, hashing while writing; copy the other files; commit. The small files come last, so that
+a partial folder never has a config to load it by.
 
 What an interrupted run of the same work left is kept as far as its digests are right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -19,20 +19,22 @@ from pathlib import Path
 
 from releasekit.admission import remember
 from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
-from releasekit.checkpoint.locate import locate
+from releasekit.checkpoint import StoredCheckpoint
+from releasekit.checkpoint.locate import Located, approach
 from releasekit.delta.base import check_base, open_base
 from releasekit.delta.consent import Consent, agree, read_terms
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
+from releasekit.delta.supply import Supply
 from releasekit.delta.trusted import open_trusted
 from releasekit.delta.weights import finished_files, write_weights
 from releasekit.device.choose import AUTO, Engine, engines, explain
 from releasekit.errors import IntegrityError
 from releasekit.licenses.chain import Chain
-from releasekit.manifest import TARGET_FOLDER, FileEntry
+from releasekit.manifest import TARGET_FOLDER, FileEntry, WeightEntry
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
 from releasekit.pipeline import Workers
-from releasekit.progress import ProgressCallback, Stage
+from releasekit.progress import ProgressCallback, Stage, in_turn
 from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, Resources, share_out
 
 
@@ -49,6 +51,7 @@ class ApplyPlan:
         threads: threads that do the work.
         device: what adds the residuals, and why.
         free_nbytes: disk space that is free where the output would lie.
+        download_nbytes: bytes of base and delta to be downloaded from the Hub first.
         notes: what there is to know of the base, though it is no fault.
         authenticity: whose the release is.
         licenses: under what the model is to be used; None if the release does not say.
@@ -62,6 +65,7 @@ class ApplyPlan:
     threads: int
     device: str
     free_nbytes: int
+    download_nbytes: int
     notes: tuple[str, ...]
     authenticity: Authenticity
     licenses: Chain | None
@@ -113,9 +117,11 @@ def plan_apply(
     for licences to be accepted, which it tells.
     """
     policy = policy.of(delta)
-    base, delta = locate(base), locate(delta)
-    check_output(Path(out), force=force, inputs=(base, delta))
-    with _prepared(base, delta, policy, device, threads, max_memory) as prepared:
+    with ExitStack() as opened:
+        where, release_at = (opened.enter_context(approach(m)) for m in (base, delta))
+        check_output(Path(out), force=force, inputs=(where.path, release_at.path))
+        work = _prepared(where, release_at, policy, device, threads, max_memory)
+        prepared = opened.enter_context(work)
         manifest, resources = prepared.release.manifest, prepared.resources
         return ApplyPlan(
             files={path: entry.size for path, entry in manifest.rebuilt.items()},
@@ -126,6 +132,7 @@ def plan_apply(
             threads=resources.threads,
             device=explain(device),
             free_nbytes=free_nbytes(Path(out)),
+            download_nbytes=prepared.supply(manifest.weights).nbytes,
             notes=prepared.notes,
             authenticity=prepared.authenticity,
             licenses=read_terms(prepared.release),
@@ -171,34 +178,39 @@ def apply_delta(
         LicenseError: if terms must be accepted, and were not.
         OSError: if the system fails; the work can be continued by the same call.
     """
-    policy = policy.of(delta)
-    base, delta, out = locate(base, progress), locate(delta, progress), Path(out)
-    check_output(out, force=force, inputs=(base, delta))
-    with _prepared(base, delta, policy, device, threads, max_memory) as prepared:
+    policy, out, progress = policy.of(delta), Path(out), in_turn(progress)
+    with ExitStack() as opened:
+        models = (base, delta)
+        where, release_at = (opened.enter_context(approach(m, progress)) for m in models)
+        inputs = (where.path, release_at.path)
+        check_output(out, force=force, inputs=inputs)
+        work = _prepared(where, release_at, policy, device, threads, max_memory)
+        prepared = opened.enter_context(work)
         release, resources = prepared.release, prepared.resources
         manifest = release.manifest
         licenses = agree(release, accept_license)
         with (
             OutputFolder(
-                out,
-                key=f"apply {release.key}",
-                force=force,
-                inputs=(base, delta),
+                out, key=f"apply {release.key}", force=force, inputs=inputs
             ) as folder,
             Workers(resources.threads) as workers,
         ):
-            sizes = [entry.size for entry in manifest.rebuilt.values()]
-            require_space(folder.partial, sizes, folder.used_nbytes())
+            sizes, there = manifest.rebuilt_sizes, folder.used_nbytes()
+            require_space(folder.partial, sizes, there)
             kept = finished_files(folder, manifest, workers, progress)
+            todo = [entry for entry in manifest.weights if entry.file.path not in kept]
+            supply = prepared.supply(todo)
+            supply.require_space(folder.partial, sum(sizes) - there)
+            supply.begin(progress, workers.check)
             stage = Stage(progress, "rebuild", manifest.rebuilt_nbytes)
             stage.advance(sum(manifest.rebuilt[path].size for path in kept))
             buffers = resources.buffers(prepared.engines[0].allocate)
-            todo = [entry for entry in manifest.weights if entry.file.path not in kept]
             jobs = [
                 partial(write_weights, folder, entry, rebuild, workers, buffers, stage)
                 for entry, rebuild in zip(todo, cycle(prepared.rebuilds), strict=False)
             ]
             workers.in_lanes(jobs, resources.lanes)
+            supply.finish()
             for file in manifest.files:
                 _copy(folder, release.folder / TARGET_FOLDER / file.path, file, stage)
             folder.keep_only(manifest.rebuilt)
@@ -237,27 +249,33 @@ class _Prepared:
     """Open inputs that fit each other, and what the work may use; an engine a rebuild."""
 
     release: Release
+    base: StoredCheckpoint
+    located: Located
     engines: list[Engine]
     rebuilds: list[Rebuild]
     resources: Resources
     notes: tuple[str, ...]
     authenticity: Authenticity
 
+    def supply(self, entries: Iterable[WeightEntry]) -> Supply:
+        """What making these files takes from the Hub."""
+        return Supply.of(self.release, self.base, self.located, entries)
+
 
 @contextmanager
 def _prepared(
-    base: Path,
-    delta: Path,
+    base: Located,
+    delta: Located,
     policy: Policy,
     device: str,
     threads: int | None,
     max_memory: int,
 ) -> Iterator[_Prepared]:
     """Open the inputs, and check all that can be checked before anything is written."""
-    opened, authenticity = open_trusted(delta, policy)
+    opened, authenticity = open_trusted(delta.path, policy, delta.coming)
     with (
         opened as release,
-        open_base(base, release.manifest) as checkpoint,
+        open_base(base.path, release.manifest, base.coming) as checkpoint,
     ):
         notes = check_base(release.manifest, checkpoint, release.folder)
         release.check_files()
@@ -265,6 +283,8 @@ def _prepared(
         rebuilds = [Rebuild(release, checkpoint, engine.combine) for engine in chosen]
         yield _Prepared(
             release=release,
+            base=checkpoint,
+            located=base,
             engines=chosen,
             rebuilds=rebuilds,
             resources=allot(rebuilds[0], chosen, threads, max_memory),

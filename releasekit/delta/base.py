@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from releasekit.checkpoint import Checkpoint, StoredCheckpoint, open_checkpoint
+from releasekit.checkpoint.files import Coming
 from releasekit.checkpoint.traits import (
     config_beside,
     is_blank,
@@ -51,15 +52,22 @@ _DELTA_SIZE: Final = 0.01
 _CONVERTED: Final = {DType.F16: "float16", DType.BF16: "bfloat16", DType.F32: "float32"}
 
 
-def open_base(path: str | Path, manifest: Manifest) -> StoredCheckpoint:
+def open_base(
+    path: str | Path, manifest: Manifest, coming: Coming | None = None
+) -> StoredCheckpoint:
     """Open the base of a release.
+
+    Args:
+        path: where it is.
+        manifest: the release's.
+        coming: files of it that are on their way; None if there are none.
 
     Raises:
         BaseMismatchError: if it is a release itself, that is no checkpoint.
         FormatError, UsageError: as `open_checkpoint` does.
     """
     try:
-        return open_checkpoint(path)
+        return open_checkpoint(path, coming)
     except (FormatError, UsageError):
         if is_release(Path(path)):
             raise release_as_base(manifest, str(path)).error() from None

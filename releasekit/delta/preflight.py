@@ -1,8 +1,8 @@
 """Will this base and this delta make the model, here? Answered in seconds, writing nothing.
 
 All that is wrong is gathered, not only the first of it: what `apply_delta` would raise
-becomes a finding. The delta is opened before the base is asked for, since a base may have
-to be downloaded. Its files are compared by size; their digests are for `verify`.
+becomes a finding. Of models on the Hub, headers and samples are read there, and only small
+files are downloaded. The delta's files are compared by size; digests are for `verify`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from pathlib import Path
 from types import TracebackType
 
 from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
-from releasekit.checkpoint import Checkpoint, open_checkpoint
-from releasekit.checkpoint.locate import locate
+from releasekit.checkpoint import Checkpoint, StoredCheckpoint, open_checkpoint
+from releasekit.checkpoint.locate import approach
 from releasekit.delta.apply import allot
 from releasekit.delta.base import examine, open_base
 from releasekit.delta.consent import read_terms, to_accept, where
 from releasekit.delta.diagnosis import Finding
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
+from releasekit.delta.supply import Supply
 from releasekit.delta.trusted import open_trusted
 from releasekit.device.choose import AUTO, engines
 from releasekit.errors import (
@@ -52,6 +53,8 @@ class Preflight:
         write_nbytes: disk space that it needs; None if that is not known.
         free_nbytes: disk space that is free where the output would lie; None if no output
             was named.
+        download_nbytes: bytes of base and delta that a rebuild would download; None if
+            that is not known.
         seconds: time that the check took.
         authenticity: whose the release is; None if it cannot be opened, or is another
             tool's delta.
@@ -64,6 +67,7 @@ class Preflight:
     memory_nbytes: int | None
     write_nbytes: int | None
     free_nbytes: int | None
+    download_nbytes: int | None
     seconds: float
     authenticity: Authenticity | None = None
 
@@ -105,25 +109,34 @@ def preflight(
     policy = policy.of(delta)
     release: Release | None = None
     authenticity: Authenticity | None = None
-    checkpoint: Checkpoint | None = None
-    memory = free = None
+    checkpoint: StoredCheckpoint | None = None
+    memory = free = download = None
     with ExitStack() as kept:
         with Noting(
             findings, errors=(FormatError, HubError, IntegrityError, SignatureError)
         ):
-            opened, authenticity = open_trusted(locate(delta, progress), policy)
+            located = kept.enter_context(approach(delta, progress))
+            opened, authenticity = open_trusted(located.path, policy, located.coming)
             release = kept.enter_context(opened)
             release.check_files()
             findings += _to_accept(release)
         manifest = None if release is None else release.manifest
         with Noting(findings), Noting(findings, "release", (BaseMismatchError,)):
-            path = locate(base, progress)
-            source = open_base(path, manifest) if manifest else open_checkpoint(path)
+            found = kept.enter_context(approach(base, progress))
+            path, coming = found.path, found.coming
+            source = (
+                open_base(path, manifest, coming)
+                if manifest
+                else open_checkpoint(path, coming)
+            )
             checkpoint = kept.enter_context(source)
         if release is not None and checkpoint is not None:
             with Noting(findings):
                 findings += examine(release.manifest, checkpoint, release.folder)
                 memory = _memory(findings, release, checkpoint, device, threads, max_memory)
+                if not any(finding.fatal for finding in findings):
+                    weights = release.manifest.weights
+                    download = Supply.of(release, checkpoint, found, weights).nbytes
         if out is not None:
             _check_out(findings, Path(out), (Path(base), Path(delta)), manifest)
             free = free_nbytes(Path(out))
@@ -135,6 +148,7 @@ def preflight(
         memory_nbytes=memory,
         write_nbytes=manifest.rebuilt_nbytes if manifest else None,
         free_nbytes=free,
+        download_nbytes=download,
         seconds=time.monotonic() - started,
         authenticity=authenticity,
     )
@@ -220,5 +234,4 @@ def _check_out(
         files = [path for path in partial.rglob("*") if path.is_file()]
         there = sum(path.lstat().st_blocks * 512 for path in files)
         with Noting(findings, kind="disk"):
-            sizes = [entry.size for entry in manifest.rebuilt.values()]
-            require_space(partial, sizes, there)
+            require_space(partial, manifest.rebuilt_sizes, there)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from releasekit.progress import ProgressCallback, Stage
 from releasekit.received import read_small
 from releasekit.tensors import DType
 
+if TYPE_CHECKING:
+    from releasekit.hub.arrivals import Arrivals
+
 
 class Release:
     """A delta release in a folder, open for reading.
@@ -39,6 +42,7 @@ class Release:
         manifest: what it says.
         key: SHA-256 of the manifest, which names the release.
         plain: its plain differences; None if its codec has none.
+        coming: files of it that are on their way; None if all are there.
     """
 
     def __init__(
@@ -48,21 +52,29 @@ class Release:
         key: str,
         payloads: SafetensorsCheckpoint,
         plain: SafetensorsCheckpoint | None,
+        coming: Arrivals | None = None,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.key = key
         self.plain = plain
+        self.coming = coming
         self._payloads = payloads
 
     @classmethod
-    def open(cls, folder: Path, signed: Mapping[str, str] | None = None) -> Self:
+    def open(
+        cls,
+        folder: Path,
+        signed: Mapping[str, str] | None = None,
+        coming: Arrivals | None = None,
+    ) -> Self:
         """Open the release in `folder`.
 
         Args:
             folder: where it is.
             signed: SHA-256 of each of its files, by a signature that was found good. The
                 manifest is held against it before it is parsed.
+            coming: files of it that are on their way. The manifest says what they must be.
 
         Raises:
             UsageError: if there is none.
@@ -70,23 +82,30 @@ class Release:
             IntegrityError: if a file is missing or has another size.
         """
         manifest, key = read_manifest(folder, signed)
+        if coming is not None:
+            for path in coming.names & manifest.stored.keys():
+                entry = manifest.stored[path]
+                coming.expect(path, entry.size, entry.sha256)
         try:
-            return cls._open(folder, manifest, key)
+            return cls._open(folder, manifest, key, coming)
         except FormatError:
             # Of files that are not the publisher's, not their format is the matter.
             for path, entry in manifest.stored.items():
-                _require_size(folder / path, entry.size)
-                _require_digest(folder / path, entry)
+                if coming is None or path not in coming.names:
+                    _require_size(folder / path, entry.size)
+                    _require_digest(folder / path, entry)
             raise
 
     @classmethod
-    def _open(cls, folder: Path, manifest: Manifest, key: str) -> Self:
+    def _open(
+        cls, folder: Path, manifest: Manifest, key: str, coming: Arrivals | None
+    ) -> Self:
         with ExitStack() as stack:
-            payloads = stack.enter_context(_open_files(folder, manifest.shards))
+            payloads = stack.enter_context(_open_files(folder, manifest.shards, coming))
             plain = None
             if manifest.codec.plain:
-                plain = stack.enter_context(_open_files(folder, manifest.plain))
-            release = cls(folder, manifest, key, payloads, plain)
+                plain = stack.enter_context(_open_files(folder, manifest.plain, coming))
+            release = cls(folder, manifest, key, payloads, plain, coming)
             release._check_payloads()
             release._check_plain()
             stack.pop_all()
@@ -141,7 +160,15 @@ class Release:
             IntegrityError: naming the first file that is not.
         """
         for path, entry in self.manifest.stored.items():
-            _require_size(self.folder / path, entry.size)
+            if self.coming is None or path not in self.coming.names:
+                _require_size(self.folder / path, entry.size)
+
+    def files_of(self, name: str) -> list[str]:
+        """The files that hold what the release has for a target tensor."""
+        held = (self._payloads, self.plain) if self.plain else (self._payloads,)
+        return [
+            checkpoint.file_of(name).name for checkpoint in held if name in checkpoint.specs
+        ]
 
     def hash_payloads(
         self, names: Iterable[str], workers: Workers, progress: ProgressCallback | None
@@ -217,13 +244,16 @@ def _require_digest(path: Path, entry: FileEntry) -> None:
         )
 
 
-def _open_files(folder: Path, entries: Iterable[FileEntry]) -> SafetensorsCheckpoint:
-    """Open files of the release, once they are there whole."""
+def _open_files(
+    folder: Path, entries: Iterable[FileEntry], coming: Arrivals | None
+) -> SafetensorsCheckpoint:
+    """Open files of the release, which are there whole or on their way."""
     paths = []
     for entry in entries:
-        _require_size(folder / entry.path, entry.size)
+        if coming is None or entry.path not in coming.names:
+            _require_size(folder / entry.path, entry.size)
         paths.append(entry.path)
-    return SafetensorsCheckpoint.open_files(str(folder), folder, paths)
+    return SafetensorsCheckpoint.open_files(str(folder), folder, paths, coming)
 
 
 def read_manifest(folder: Path, signed: Mapping[str, str] | None) -> tuple[Manifest, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from releasekit.admission import admit
 from releasekit.authenticity import Authenticity, Policy, authenticate
@@ -16,16 +16,26 @@ from releasekit.manifest import MANIFEST, SIGNATURE, SUMS
 from releasekit.names import listed
 from releasekit.received import files_in
 
+if TYPE_CHECKING:
+    from releasekit.hub.arrivals import Arrivals
+
 #: What tools keep in a folder: not the publisher's, and never read by a rebuild. `verify`
 #: lists them all the same.
 _TOOLS: Final = (".git/", ".cache/")
 
 
-def open_trusted(folder: Path, policy: Policy) -> tuple[Release, Authenticity]:
+def open_trusted(
+    folder: Path, policy: Policy, coming: Arrivals | None = None
+) -> tuple[Release, Authenticity]:
     """Open a release, once its signature is what the policy wants.
 
     Payloads and the target's files are held against their digests as they are used; all
     others that are signed are here, and those that nobody signed are refused.
+
+    Args:
+        folder: where it is.
+        policy: what is asked of its signature.
+        coming: files of it that are on their way; None if there are none.
 
     Raises:
         SignatureError: if the policy refuses it.
@@ -35,7 +45,7 @@ def open_trusted(folder: Path, policy: Policy) -> tuple[Release, Authenticity]:
     if found.files is not None:
         strays = [
             name
-            for name in sorted(files_in(folder))
+            for name in sorted({*files_in(folder), *(coming.names if coming else ())})
             if name not in found.files and name != SIGNATURE and not name.startswith(_TOOLS)
         ]
         if strays:
@@ -44,7 +54,10 @@ def open_trusted(folder: Path, policy: Policy) -> tuple[Release, Authenticity]:
                 "them, or get the release anew"
             )
     with ExitStack() as stack:
-        release = stack.enter_context(Release.open(folder, signed=found.files))
+        opened = Release.open(folder, signed=found.files, coming=coming)
+        release = stack.enter_context(opened)
+        if coming is not None and found.files is not None:
+            coming.bring(coming.names - release.manifest.stored.keys())
         _check_unread(release, found.files or {})
         found = admit(found, release.manifest, release.key, policy, folder)
         stack.pop_all()

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from releasekit.authenticity import DEFAULT_POLICY, Policy, refuse_unsigned
-from releasekit.checkpoint.locate import locate
+from releasekit.checkpoint.locate import locate, look
 from releasekit.delta import preflight as of_releases
 from releasekit.delta.diagnosis import Finding
 from releasekit.delta.preflight import Noting, Preflight
@@ -56,12 +56,11 @@ def preflight(
         OSError: if the system fails.
     """
     started = time.monotonic()
-    path = locate(delta, progress)
-    origin = recognise(path, recipe)
+    origin = recognise(look(delta, progress), recipe)
     if origin is Origin.RELEASE:
         return of_releases.preflight(
             base,
-            path,
+            delta,
             out=out,
             policy=policy.of(delta),
             device=device,
@@ -70,6 +69,7 @@ def preflight(
             progress=progress,
         )
     refuse_unsigned(delta, policy.of(delta))
+    path = locate(delta, progress)
     # Not for releases, which are asked about most often: it costs a tenth of a second.
     from releasekit.foreign.apply import open_sum
     from releasekit.foreign.payloads import missing_files, payload_names
@@ -104,5 +104,6 @@ def preflight(
         memory_nbytes=memory,
         write_nbytes=write,
         free_nbytes=free,
+        download_nbytes=None,
         seconds=time.monotonic() - started,
     )

@@ -163,8 +163,7 @@ def validate_online(document: bytes, subject: str) -> str | None:
         HubError: if it cannot be asked.
     """
     from huggingface_hub import ModelCard, constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # either of two
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     if constants.HF_HUB_OFFLINE:
         raise HubError(f"{subject}: the Hub cannot be asked: HF_HUB_OFFLINE is set")
@@ -177,7 +176,7 @@ def validate_online(document: bytes, subject: str) -> str | None:
         card.validate()
     except ValueError as error:
         return _line(error)
-    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise HubError(
             f"{subject}: {constants.ENDPOINT} could not check the card: {_line(error)}; "
             "try again later, or leave --online out"

@@ -346,6 +346,7 @@ def test_a_dry_run_writes_nothing(world: World, tmp_path: Path, form: str) -> No
         return
     plan = json.loads(done.stdout)
     assert plan.pop("free_nbytes") > 0
+    assert plan.pop("download_nbytes") == 0
     assert 2**27 < plan.pop("memory_nbytes") < 2**30
     assert plan.pop("threads") >= 1
     assert plan.pop("device").startswith("cpu (auto: ")

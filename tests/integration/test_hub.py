@@ -1,20 +1,29 @@
 """Models by their name on the Hub: what is downloaded, what is kept, what goes wrong."""
 
 import errno
+import math
 import os
 import re
 import shutil
+import ssl
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from releasekit.cli.exits import exit_code
-from releasekit.digest import hash_file, sha256_hex
-from releasekit.errors import FormatError, HubError, IntegrityError, UsageError
-from releasekit.hub import snapshots as client
+from releasekit.digest import sha256_hex
+from releasekit.errors import (
+    FormatError,
+    HubError,
+    IntegrityError,
+    ReleaseKitError,
+    UsageError,
+)
+from releasekit.hub.answers import redacted
 from releasekit.hub.snapshots import is_reference, resolve
 from releasekit.progress import Progress
 from tests.fakehub import TOKEN, FakeHub
@@ -40,6 +49,18 @@ def only(*kept: str) -> Callable[[list[str]], list[str]]:
 def files_in(folder: Path) -> dict[str, bytes]:
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def ranges(hub: FakeHub) -> list[str | None]:
+    """What was asked for of contents."""
+    return [r.headers.get("range") for r in hub.requests if "GET /cdn/" in str(r)]
+
+
+@pytest.fixture(autouse=True)
+def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading them takes longer than most tests here, none of which needs any."""
+    context = partial(ssl.SSLContext, ssl.PROTOCOL_TLS_CLIENT)
+    monkeypatch.setattr("ssl.create_default_context", lambda *args, **kwargs: context())
 
 
 @pytest.fixture
@@ -180,7 +201,7 @@ def test_the_complete_snapshot_serves_until_its_successor_is(
     hub.put(NAME, FILES)
     old = resolve(NAME, wanted=everything)
     hub.put(NAME, {name: data + b"!" for name, data in FILES.items()})
-    hub.fault(match="GET /cdn/", status=403)
+    hub.fault(match="GET /cdn/", status=403, times=math.inf)
     with pytest.raises(HubError):
         resolve(NAME, wanted=everything)
     offline()
@@ -247,8 +268,8 @@ def test_a_gated_model(hub: FakeHub) -> None:
     hub.put(NAME, FILES)
     hub.repos[NAME].gated = True
     assert failure(NAME) == (
-        f"org/model: the model is gated; accept its licence on {hub.url}/org/model, then "
-        "log in: hf auth login"
+        "org/model: the model is gated; ask for access and accept its licence on "
+        f"{hub.url}/org/model, then log in: hf auth login"
     )
 
 
@@ -305,10 +326,11 @@ def test_no_answer_in_time(
 
 
 def test_a_hub_that_is_down(hub: FakeHub, cache: Path) -> None:
-    hub.fault(status=503, body={"error": "back \x1b soon"})
+    hub.fault(status=503, body={"error": "back \x1b soon"}, times=math.inf)
     assert failure(NAME) == (
         f"org/model: is no path here; {hub.url} answered 503 Service Unavailable "
-        f'("back \\u001b soon"), and {cache} does not hold what is needed; try again later'
+        f'("back \\u001b soon"), and {cache} does not hold what is needed; try again '
+        "later, or give a local folder"
     )
 
 
@@ -316,7 +338,11 @@ def test_a_hub_that_is_down(hub: FakeHub, cache: Path) -> None:
     ("status", "answer", "step"),
     [
         (429, "429 Too Many Requests", "try again later"),
-        (403, "403 Forbidden", "log in: hf auth login"),
+        (
+            403,
+            "403 Forbidden",
+            "log in with a token that may do this in org: hf auth login",
+        ),
         (409, "409 Conflict", "try again later"),
     ],
 )
@@ -324,17 +350,18 @@ def test_a_refusal_of_another_kind(
     hub: FakeHub, status: int, answer: str, step: str
 ) -> None:
     hub.put(NAME, FILES)
-    hub.fault(status=status)
+    hub.fault(status=status, times=math.inf)
     assert failure(NAME) == f"org/model: {hub.url} answered {answer}; {step}"
+    assert len(hub.requests) == (5 if status == 429 else 1)
 
 
 def test_a_refusal_during_the_download(hub: FakeHub) -> None:
     hub.put(NAME, FILES)
-    hub.fault(match="GET /cdn/", status=503, body={"error": "busy"})
-    message = (
-        f'org/model: {hub.url} answered 503 Service Unavailable ("busy"); try again later'
+    hub.fault(match="GET /cdn/", status=409, body={"error": "busy"})
+    assert failure(NAME, only(WEIGHTS)) == (
+        f'org/model: "{WEIGHTS}" did not arrive ({hub.url} answered 409 Conflict '
+        '("busy")); try again later'
     )
-    assert failure(NAME) == message
 
 
 @pytest.mark.parametrize(
@@ -353,7 +380,7 @@ def test_a_refusal_during_the_download(hub: FakeHub) -> None:
 def test_an_answer_that_is_no_hubs(hub: FakeHub, body: object, error: str) -> None:
     hub.fault(status=200, body=body)
     assert re.fullmatch(
-        f"org/model: expected {hub.url} to describe the model, found an answer that a Hub "
+        f"org/model: expected {hub.url} to answer as a Hub does, found an answer that it "
         rf"does not give \({error}.*\); check HF_ENDPOINT, and whether a proxy or a login "
         "page stands between",
         failure(NAME),
@@ -424,7 +451,11 @@ def test_nothing_wanted(hub: FakeHub, cache: Path) -> None:
     ("name", "match", "digest"),
     [
         (WEIGHTS, "GET /cdn/", sha256_hex(FILES[WEIGHTS])),
-        ("config.json", "GET .*config.json", "230d5f4da0da586aad26ead694ea67cd15bd6df1"),
+        (
+            "config.json",
+            "resolve-cache.*config.json",
+            "230d5f4da0da586aad26ead694ea67cd15bd6df1",
+        ),
     ],
 )
 def test_a_flipped_byte_is_found(
@@ -448,8 +479,10 @@ def test_a_flipped_byte_is_found(
 def test_without_links_a_flipped_byte_is_found_too(
     hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unsupported = "huggingface_hub.file_download.are_symlinks_supported"
-    monkeypatch.setattr(unsupported, lambda folder=None: False)
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", refuse)
     hub.put(NAME, FILES)
     hub.fault(match="GET /cdn/", flip=20)
     with pytest.raises(IntegrityError, match="it was removed: run again"):
@@ -474,28 +507,21 @@ def test_what_was_there_before_is_never_removed(hub: FakeHub) -> None:
     assert files_in(resolve(NAME, wanted=everything))[WEIGHTS] == FILES[WEIGHTS]
 
 
-def test_an_interrupted_check_is_done_again(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_download_goes_on_inside_the_file(hub: FakeHub) -> None:
     hub.put(NAME, FILES)
 
-    def interrupt(path: Path) -> str:
-        raise KeyboardInterrupt
+    def interrupt(progress: Progress) -> None:
+        if progress.done:
+            raise KeyboardInterrupt
 
-    checked = []
-
-    def check(path: Path) -> str:
-        checked.append(path.name)
-        return hash_file(path)
-
-    monkeypatch.setattr(client, "hash_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        resolve(NAME, wanted=only(WEIGHTS))
-    monkeypatch.setattr(client, "hash_file", check)
+        resolve(NAME, wanted=only(WEIGHTS), progress=interrupt)
     folder = resolve(NAME, wanted=only(WEIGHTS))
-    assert checked == [WEIGHTS]
     assert files_in(folder) == {WEIGHTS: FILES[WEIGHTS]}
-    assert len(hub.asked("GET /cdn/")) == 1  # it need not come again
+    first, second = ranges(hub)
+    assert first is None
+    assert second is not None
+    assert re.fullmatch("bytes=[1-9][0-9]*-", second)
 
 
 def test_a_mirror_that_lists_no_digests_will_do(hub: FakeHub) -> None:
@@ -508,55 +534,60 @@ def test_a_mirror_that_lists_no_digests_will_do(hub: FakeHub) -> None:
     assert {(step.done, step.total) for step in seen} == {(0, 0)}
 
 
-def test_a_line_that_breaks(hub: FakeHub) -> None:
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_line_that_ends_is_taken_up_again(hub: FakeHub, reset: bool) -> None:
     hub.put(NAME, FILES)
-    hub.fault(match="GET /cdn/", cut=1000, reset=True)
-    assert re.fullmatch(
-        r'org/model: "model.safetensors" did not arrive \(ReadError: .*\); run again: '
-        "files that arrived before it are kept",
-        failure(NAME),
-    )
-    hub.requests.clear()
-    assert files_in(resolve(NAME, wanted=everything)) == FILES
-    assert hub.asked("config.json|README") == []
-
-
-def test_a_line_that_ends_is_taken_up_again(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50_000)
-    hub.put(NAME, FILES)
-    hub.fault(match="GET /cdn/", cut=100_000)
+    for cut in (100_000, 50_000, 0):
+        hub.fault(match="GET /cdn/", cut=cut, reset=reset)
     seen: list[Progress] = []
     folder = resolve(NAME, wanted=only(WEIGHTS), progress=seen.append)
     assert files_in(folder) == {WEIGHTS: FILES[WEIGHTS]}
-    ranges = [r.headers.get("range") for r in hub.requests if "GET /cdn/" in str(r)]
-    assert ranges == [None, "bytes=100000-"]
+    if not reset:  # what was sent before a reset need not have come
+        third = "bytes=150000-"
+        assert ranges(hub) == [None, "bytes=100000-", third, third]
     assert seen[-1].done == seen[-1].total == len(FILES[WEIGHTS])
 
 
-def test_no_answer_once_the_download_began(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+@pytest.mark.parametrize("match", ["GET .*/resolve/", "GET /cdn/"])
+def test_a_server_that_stays_down_once_the_download_began(hub: FakeHub, match: str) -> None:
     hub.put(NAME, FILES)
-    hub.fault(match="HEAD ", status=500, times=100)
-    assert failure(NAME) == (
-        f"org/model: {hub.url} answered 500 Internal Server Error; try again later"
+    hub.fault(match=match, status=500, times=math.inf)
+    assert failure(NAME, only(WEIGHTS)) == (
+        f'org/model: "{WEIGHTS}" did not arrive ({hub.url} answered 500 Internal Server '
+        "Error); run again: what has arrived is kept"
     )
+    assert len(hub.asked(match)) == 5
 
 
 def test_a_full_disk_says_so_itself(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.put(NAME, FILES)
 
-    def fill(*args: object, **kwargs: object) -> None:
+    def fill(*args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("huggingface_hub.file_download.http_get", fill)
+    monkeypatch.setattr("releasekit.hub.transfer.write", fill)
     with pytest.raises(OSError, match="No space left on device") as raised:
         resolve(NAME, wanted=everything)
     assert raised.value.errno == errno.ENOSPC
+
+
+def test_a_disk_that_cannot_hold_it_is_known_before(
+    hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = resolve(f"{NAME}@{hub.put(NAME, FILES)}", wanted=only(WEIGHTS))
+    hub.put(NAME, FILES | {"README.md": b"# New\n", "more.bin": bytes(9000)})
+    monkeypatch.setattr("releasekit.output.free_nbytes", lambda path: 12_287)
+    with pytest.raises(ReleaseKitError) as raised:
+        resolve(NAME, wanted=only(WEIGHTS, "more.bin"))
+    assert str(raised.value) == (
+        f"{cache}: expected 12,288 bytes free, found 12,287: free some "
+        "space, or set HF_HOME to a folder on another disk"
+    )
+    # What the cache has of the commit before, and what has come, takes no more space.
+    (old.parents[1] / "blobs" / f"{sha256_hex(bytes(9000))}.releasekit").write_bytes(b"\0")
+    monkeypatch.setattr("releasekit.output.free_nbytes", lambda path: 12_288)
+    files = files_in(resolve(NAME, wanted=only(WEIGHTS, "more.bin")))
+    assert files == {WEIGHTS: FILES[WEIGHTS], "more.bin": bytes(9000)}
 
 
 def test_progress_counts_what_was_missing(
@@ -587,3 +618,15 @@ def test_a_file_that_the_cache_had_counts_as_downloaded(hub: FakeHub, cache: Pat
     resolve(NAME, wanted=only(WEIGHTS), progress=seen.append)
     assert hub.asked("GET /cdn/") == hub.asked("GET /cdn/")[:1]
     assert [step.done for step in seen] == [0, len(FILES[WEIGHTS])]
+
+
+def test_a_password_in_the_address_of_a_mirror_is_not_told(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("://", "://me:secret@"))
+    assert failure(NAME).startswith(f"{NAME}: {hub.url} answered 401 ")
+    hub.stop()
+    told = failure(NAME)
+    assert f"{hub.url} could not be reached" in told
+    assert "secret" not in told
+    assert redacted("at http://me:secret@host/x?Signature=1") == "at http://host/x?…"

@@ -80,6 +80,21 @@ def test_somebody_elses_delta_by_name(target: Path, tmp_path: Path) -> None:
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
 
 
+def test_somebody_elses_delta_that_is_a_weight_file_alone(
+    hub: FakeHub, target: Path, tmp_path: Path
+) -> None:
+    """Nothing of it comes before it is to be used, so its folder is not there yet."""
+    plain = save(foreign.subtract(TARGET, BASE), tmp_path / "plain")
+    hub.put("org/plain", {"model.safetensors": plain / "model.safetensors"})
+    found = preflight("org/base", "org/plain")
+    assert found.ok, found.findings
+    done = releasekit(
+        *("apply-delta", "--base", "org/base", "--delta", "org/plain"),
+        *("--recipe", "fastchat", "--out", tmp_path / "out"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_conversion_by_name(target: Path, tmp_path: Path) -> None:
     made = convert("org/base", tmp_path / "out")
     assert made.identity == identify(tmp_path / "base").identity

@@ -106,6 +106,7 @@ def test_a_good_pair_as_json(world: World, tmp_path: Path) -> None:
     assert code == 0
     assert 0 < found.pop("seconds") < 10
     assert found.pop("free_nbytes") > 0
+    assert found.pop("download_nbytes") == 0
     assert 2**27 < found.pop("memory_nbytes") < 2**30
     assert found == {
         "base": str(world.base),

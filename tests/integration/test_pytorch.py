@@ -21,9 +21,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.serialization import skip_data
 
-from releasekit.checkpoint import files, open_checkpoint, strided
+from releasekit.checkpoint import open_checkpoint
 from releasekit.checkpoint.discover import find
-from releasekit.checkpoint.files import open_weights
+from releasekit.checkpoint.files import Opener, OpenFile, open_weights
 from releasekit.checkpoint.pytorch import PyTorchCheckpoint, TorchFile
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.checkpoint.torchfile.archive import Archive
@@ -267,14 +267,14 @@ def test_a_contiguous_range_is_one_read(
     }
     torch.save(tensors, tmp_path / "m.bin")
     reads: list[int] = []
-    true = files.pread_into
+    true = OpenFile.read_into
 
-    def counted(fd: int, offset: int, out: Any, path: Path) -> None:
+    def counted(self: OpenFile, offset: int, out: Any) -> None:
         reads.append(out.size)
-        true(fd, offset, out, path)
+        true(self, offset, out)
 
-    monkeypatch.setattr(strided, "pread_into", counted)
     with PyTorchCheckpoint.open(find(tmp_path / "m.bin")) as checkpoint:
+        monkeypatch.setattr(OpenFile, "read_into", counted)
         assert read(checkpoint, "w", 12, 84) == raw(tensors["w"])[12:84]
         assert read(checkpoint, "r", 4, 12) == raw(tensors["r"])[4:12]
     assert reads == [72, 8]
@@ -292,11 +292,12 @@ def test_a_range_of_part_of_an_element_is_a_mistake(tmp_path: Path) -> None:
 def test_torch_file_tells_where_tensors_lie(tmp_path: Path) -> None:
     torch.save({"b": BASE.permute(2, 1, 0), "a": BASE[1:].half()}, tmp_path / "m.bin")
     with ExitStack() as kept:
-        file = TorchFile.open(tmp_path / "m.bin", "name", kept)
+        file = TorchFile.open(tmp_path / "m.bin", "name", Opener(kept=kept))
         assert (file.name, file.file.size) == ("name", (tmp_path / "m.bin").stat().st_size)
         assert list(file.views) == list(file.specs) == ["b", "a"]
         assert (file.views["b"].shape, file.views["b"].strides) == ((5, 4, 3), (1, 5, 20))
         assert (file.views["a"].itemsize, file.views["a"].file) == (2, file.file)
+        assert isinstance(file.file, OpenFile)
         fd = file.file.fd
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from releasekit.checkpoint.files import Opener
 from releasekit.checkpoint.pytorch import TorchFile
 from releasekit.errors import FormatError
 from tests.builders import safetensors_bytes
@@ -54,7 +55,7 @@ def refusal(file: bytes, folder: Path) -> str:
     path = folder / "m.bin"
     path.write_bytes(file)
     with ExitStack() as kept, pytest.raises(FormatError) as caught:
-        TorchFile.open(path, "m.bin", kept)
+        TorchFile.open(path, "m.bin", Opener(kept=kept))
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert message.isprintable()
@@ -508,12 +509,12 @@ def test_the_files_that_the_cases_change_are_themselves_accepted(
 ) -> None:
     (tmp_path / "m.bin").write_bytes(file)
     with ExitStack() as kept:
-        assert TorchFile.open(tmp_path / "m.bin", "m", kept).specs
+        assert TorchFile.open(tmp_path / "m.bin", "m", Opener(kept=kept)).specs
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with ExitStack() as kept, pytest.raises(FormatError, match="is not a regular file"):
-        TorchFile.open(tmp_path, "m", kept)
+        TorchFile.open(tmp_path, "m", Opener(kept=kept))
 
 
 def sparse(path: Path, head: bytes, size: int) -> None:
@@ -547,6 +548,6 @@ def test_large_files_are_refused_without_reading_them(case: str, tmp_path: Path)
         file.write(tail)
     began = time.perf_counter()
     with ExitStack() as kept, pytest.raises(FormatError) as caught:
-        TorchFile.open(path, "m.bin", kept)
+        TorchFile.open(path, "m.bin", Opener(kept=kept))
     assert time.perf_counter() - began < 5
     assert len(str(caught.value)) < 400 + len(str(path))

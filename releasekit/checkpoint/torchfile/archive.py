@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from releasekit.checkpoint.files import OpenFile
+from releasekit.checkpoint.files import Readable
 from releasekit.errors import FormatError
 from releasekit.names import shown
 
@@ -61,7 +61,7 @@ class Archive:
         members: by name, in the directory's order.
     """
 
-    def __init__(self, file: OpenFile) -> None:
+    def __init__(self, file: Readable) -> None:
         """Read the directory.
 
         Raises:
