@@ -32,6 +32,8 @@ Result = TypeVar("Result")
 
 #: How often something is asked before giving up.
 ATTEMPTS: Final = 5
+#: The same of a host that cannot be reached at all: somebody waits for the answer.
+_UNREACHED: Final = 3
 #: Seconds before the second attempt; twice as many before each one after it.
 FIRST_WAIT: Final = 1.0
 #: Seconds to wait at most where the Hub says how long. Its windows are of five minutes.
@@ -62,6 +64,7 @@ class Fault:
         wait: seconds that the Hub asks to wait; None if it does not say.
         status: of its answer; None if there was none.
         missing: what the Hub has not: "model" or "revision"; None if that is not it.
+        attempts: how often it is worth asking again at most.
     """
 
     what: str
@@ -71,6 +74,7 @@ class Fault:
     wait: float | None = None
     status: int | None = None
     missing: str | None = None
+    attempts: int = ATTEMPTS
 
 
 class FaultError(Exception):
@@ -118,7 +122,8 @@ def persist(
         except FaultError as error:
             fault = error.fault
             wait = fault.wait if fault.wait is not None else FIRST_WAIT * 2**attempt
-            if not fault.passes or attempt + 1 == attempts or wait > LONGEST_WAIT:
+            last = attempt + 1 >= min(attempts, fault.attempts)
+            if not fault.passes or last or wait > LONGEST_WAIT:
                 raise
             sleep(wait)
     raise AssertionError("the last attempt raises or returns")
@@ -202,12 +207,14 @@ def _fault(address: Address, error: BaseException) -> Fault | None:
     nameless = isinstance(error, OSError) and error.errno is None
     if isinstance(error, silences) or nameless or type(error) is RuntimeError:
         # hf_xet's are of these kinds; a scheme or a message that cannot be will not change.
+        unreached = (httpx().ConnectError, httpx().ConnectTimeout)
         fixed = (httpx().UnsupportedProtocol, httpx().LocalProtocolError)
         return Fault(
             what=f"{address.site} could not be reached ({reason(error)})",
             step="connect to the network",
             passes=not isinstance(error, fixed),
             silent=True,
+            attempts=_UNREACHED if isinstance(error, unreached) else ATTEMPTS,
         )
     if isinstance(error, OSError):
         return None

@@ -383,6 +383,7 @@ def test_a_base_on_the_hub_that_is_out_of_reach(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("releasekit.hub.answers.FIRST_WAIT", 0.01)
     code, found = checked("org/base", world.release)
     ((kind, message),) = faults(found)
     assert (code, kind) == (8, "HubError")
