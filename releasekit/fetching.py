@@ -13,6 +13,7 @@ that the download is what the Hub has, and no more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ from releasekit.authenticity import Status as SignatureStatus
 from releasekit.checkpoint.discover import choose
 from releasekit.delta.release import read_manifest, read_sums
 from releasekit.delta.trusted import open_trusted
-from releasekit.errors import FormatError, IntegrityError
+from releasekit.errors import FormatError, IntegrityError, ReleaseKitError
 from releasekit.hashing import hash_files
 from releasekit.manifest import MANIFEST, MAX_MANIFEST, SIGNATURE, SUCCESSION, SUMS
 from releasekit.names import listed
@@ -118,8 +119,8 @@ def fetch(
 
     policy, progress = policy.of(reference), in_turn(progress)
     remote, names = look_up(reference, wanted=wanted_of)
-    work = _Work(remote, names, policy, threads, progress)
     if out is None:
+        work = _Work(remote, names, policy, threads, progress)
         return work.into(remote, remote.folder)
     from releasekit.hub.folders import Into
 
@@ -130,9 +131,30 @@ def fetch(
         for name in set(_PROOFS) - set(names):  # of another commit
             if (stale := folder.path(name)).is_file() or stale.is_symlink():
                 stale.unlink()
-        found = work.into(Into(folder), folder.path(""), tidy=folder.keep_only)
+        new = folder.path("")
+        with _called(new, reference, policy) as as_called:
+            work = _Work(remote, names, as_called, threads, progress)
+            found = work.into(Into(folder), new, tidy=folder.keep_only)
         folder.commit()
     return replace(found, path=Path(out))
+
+
+@contextmanager
+def _called(folder: Path, reference: str, policy: Policy) -> Iterator[Policy]:
+    """A policy that speaks of a folder in the making by the name that the user gave.
+
+    So do the errors in the context: the folder is gone, or elsewhere, when they are read.
+    """
+
+    def named(text: str) -> str:
+        return text.replace(str(folder), reference)
+
+    try:
+        yield replace(policy, warn=lambda warning: policy.tell(named(warning)))
+    except ReleaseKitError as error:
+        if str(folder) not in str(error):
+            raise
+        raise type(error)(named(str(error))) from error
 
 
 def wanted_of(names: list[str]) -> list[str]:

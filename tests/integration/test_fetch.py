@@ -1420,3 +1420,13 @@ def test_any_sequence_of_faults_ends_right_or_is_told(
     quick.faults.clear()
     assert found() == file.digest  # once the faults have stopped, always
     assert path.read_bytes() == SMALL
+
+
+def test_what_is_told_speaks_of_the_model_not_of_the_folder_in_the_making(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.put(NAME, {"model.sig": b"{}", "config.json": b"{}"})
+    done = here("fetch", NAME, "--out", tmp_path / "out")
+    assert done.code == 3
+    assert done.error.startswith(f"{NAME}/model.sig: ")
+    assert ".partial" not in done.stderr
