@@ -82,8 +82,7 @@ def xet_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     try:
         from huggingface_hub.utils._xet import XET_CONNECTION_INFO_CACHE
     except ImportError:
-        pass  # an older client asks each time
-    else:
-        XET_CONNECTION_INFO_CACHE.clear()  # another Hub may have had this address
+        pytest.skip("this huggingface_hub cannot stream Xet; a newer one is tested too")
+    XET_CONNECTION_INFO_CACHE.clear()  # another Hub may have had this address
     hub.xet = True
     return hub

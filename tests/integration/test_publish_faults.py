@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.integration.publishing import (
     refused,
     sent,
 )
+from tests.integration.test_memory import peak_nbytes
 from tests.integration.tools import COMMAND, digests, good
 
 OPTIONS: Final = ("--version", "1.0", "--public", "--gated", "auto")
@@ -130,7 +130,8 @@ def test_whatever_goes_wrong_once(
     settled(hub, shelf.model)
     # No content is sent again that is there, but one whose answer was lost.
     struck = STEPS[number] == "PUT lfs"
-    assert sorted(sent(hub).values()) == [1, 1 + struck], asked(hub)
+    # A client that does not ask again by itself has us ask, who look first.
+    assert sorted(sent(hub).values()) in ([1, 1], [1, 1 + struck]), asked(hub)
 
 
 @pytest.mark.parametrize("fault", ["no connection", "no answer", "503", "403"])
@@ -390,20 +391,5 @@ def test_memory_does_not_grow_with_the_release(
                 file.write(os.urandom(1 << 20))
     lines = [f"{d}  {n}\n" for n, d in digests(folder).items() if n != "SHA256SUMS"]
     (folder / "SHA256SUMS").write_text("".join(lines))
-    code = (
-        "import resource, sys; from releasekit.cli import main\n"
-        "try: main()\n"
-        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    arguments = ("publish", folder, REPO, *OPTIONS, "-q")
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.stderr == ""
+    assert peak_nbytes("publish", folder, REPO, *OPTIONS, "-q") < 300e6
     settled(hub, folder)
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert int(done.stdout.split()[-1]) * unit < 300e6
