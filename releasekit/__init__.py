@@ -20,6 +20,9 @@
     apply_xor      likewise from XOR files
     import_delta   make a release of such a delta
     inspect        what a release or a checkpoint holds, from headers alone
+    compare        two models, tensor by tensor: what changed, and how far
+    narrowest      which floats a smaller dtype would hold, bit for bit
+    report         draw a model, or a model against its base, as a page with charts
 
 Names are loaded when first used, so that importing the package costs nothing.
 """
@@ -32,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from releasekit.authenticity import Authenticity, Policy
     from releasekit.codec import Add, Ulp
+    from releasekit.comparison import compare, narrowest
     from releasekit.conversion import ConvertResult, convert
     from releasekit.delta.apply import ApplyPlan, ApplyResult, apply_delta, plan_apply
     from releasekit.delta.diagnosis import Finding
@@ -73,8 +77,10 @@ if TYPE_CHECKING:
         plan_publish,
         publish,
     )
+    from releasekit.reporting import ReportResult, report
     from releasekit.sealing import SignResult, sign
     from releasekit.signing.keys import PrivateKey, PublicKey
+    from releasekit.statistics.diff import Diff
     from releasekit.verification import Verification, verify
 
 _HOMES = {
@@ -86,6 +92,7 @@ _HOMES = {
     "CardResult": "presentation.writing",
     "Clearance": "licensing.clearance",
     "ConvertResult": "conversion",
+    "Diff": "statistics.diff",
     "Fetched": "fetching",
     "Finding": "delta.diagnosis",
     "ForeignPlan": "foreign.apply",
@@ -108,6 +115,7 @@ _HOMES = {
     "PublishPlan": "publication",
     "Published": "publication",
     "ReleaseKitError": "errors",
+    "ReportResult": "reporting",
     "RuleFinding": "findings",
     "SignResult": "sealing",
     "SignatureError": "errors",
@@ -120,6 +128,7 @@ _HOMES = {
     "apply_xor": "foreign.xor",
     "check_card": "presentation.writing",
     "check_licenses": "licensing.clearance",
+    "compare": "comparison",
     "convert": "conversion",
     "fetch": "fetching",
     "identify": "identification",
@@ -127,12 +136,14 @@ _HOMES = {
     "inspect": "inspection",
     "load_into": "delta.load",
     "make_delta": "delta.make",
+    "narrowest": "comparison",
     "open_delta": "delta.open",
     "plan_apply": "delta.apply",
     "plan_foreign": "foreign.apply",
     "plan_publish": "publication",
     "preflight": "foreign.preflight",
     "publish": "publication",
+    "report": "reporting",
     "sign": "sealing",
     "verify": "verification",
     "write_card": "presentation.writing",
@@ -147,6 +158,7 @@ __all__ = [
     "CardResult",
     "Clearance",
     "ConvertResult",
+    "Diff",
     "Fetched",
     "Finding",
     "ForeignPlan",
@@ -169,6 +181,7 @@ __all__ = [
     "PublishPlan",
     "Published",
     "ReleaseKitError",
+    "ReportResult",
     "RuleFinding",
     "SignResult",
     "SignatureError",
@@ -181,6 +194,7 @@ __all__ = [
     "apply_xor",
     "check_card",
     "check_licenses",
+    "compare",
     "convert",
     "fetch",
     "identify",
@@ -188,12 +202,14 @@ __all__ = [
     "inspect",
     "load_into",
     "make_delta",
+    "narrowest",
     "open_delta",
     "plan_apply",
     "plan_foreign",
     "plan_publish",
     "preflight",
     "publish",
+    "report",
     "sign",
     "verify",
     "write_card",

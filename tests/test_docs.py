@@ -27,7 +27,9 @@ _README = (_ROOT / "README.md").read_text()
 _FORMAT = (_ROOT / "releasekit" / "FORMAT.md").read_text()
 
 #: Commands that set up a machine; scripts/test has run the same by the time this runs.
-_SET_UP = re.compile(r"pip install|scripts/(test|prove|fuzz|quickstart|hub-versions)\b")
+_SET_UP = re.compile(
+    r"pip install|scripts/(test|prove|fuzz|quickstart|rehearse|hub-versions)\b"
+)
 #: Somebody else's program, which only scripts/prove has.
 _STOCK = "model_signing "
 
@@ -124,9 +126,9 @@ def test_the_python_examples_run(models: Path) -> None:
         with chdir(models), redirect_stdout(said):
             exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
         printed.append(said.getvalue())
-    assert len(printed) == 5
-    assert "signature" not in printed[4]
+    assert len(printed) == 6
     assert "LICENSE" in printed[4]
+    assert "'changed'>: 1" in printed[5]
     assert "w torch.bfloat16 (64, 64)" in printed[0]
 
 

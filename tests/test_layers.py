@@ -19,21 +19,26 @@ from tests.builders import model_folder
 
 ROOT = Path(releasekit.__file__).parent
 LAYERS = {
-    "values": {"errors", "findings", "tensors", "names", "digest", "progress", "versions"},
+    "values": {
+        *("errors", "findings", "tensors", "names", "digest", "progress", "sizes"),
+        "versions",
+    },
     "pure": {
         *("strictjson", "layout", "sums", "codec", "operations", "manifest"),
-        *("evals", "licenses", "manifest_parser", "provenance", "sharding", "stricttoml"),
+        *("evals", "licenses", "manifest_parser", "provenance", "sharding", "statistics"),
+        "stricttoml",
     },
     "effects": {
         *("blocks", "card", "charts", "checkpoint", "device", "hashing", "hub"),
-        *("license_files", "model_writer", "output", "pipeline", "received"),
+        *("license_files", "model_writer", "output", "pictures", "pipeline", "received"),
         *("resources", "signing", "trust", "writing"),
     },
     "workflows": {
-        *("admission", "amending", "authenticity", "conversion", "delta", "fetching"),
+        *("admission", "amending", "authenticity", "comparison", "conversion", "delta"),
+        "fetching",
         *("foreign", "publication"),
         *("identification", "inspection", "licensing", "presentation", "sealing"),
-        "verification",
+        *("releasing", "reporting", "verification"),
     },
     "package": {"releasekit"},  # the names that it hands on
     "shell": {"cli", "__main__"},
@@ -51,9 +56,9 @@ FOREIGN = {
     "cryptography": "signing",
     "hf_xet": "hub",
     "huggingface_hub": "hub",
-    "jinja2": "card.pages",
+    "jinja2": "card.pages pictures.page",
     "markdown_it": "card.checks",
-    "matplotlib": "charts",
+    "matplotlib": "charts pictures.png",
     "spdx": "license_files",
     "yaml": "hub",
 }

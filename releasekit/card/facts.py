@@ -27,6 +27,8 @@ from releasekit import stricttoml
 from releasekit.evals.scores import is_date
 from releasekit.strictjson import Record
 
+#: Tables of a `release.toml` that say how to release, and are no facts.
+RELEASE_TABLES: Final = ("release", "hub")
 #: How a model may derive from its base, in the Hub's words.
 RELATIONS: Final = ("adapter", "finetune", "merge", "quantized")
 #: Ids of models and data sets on the Hub; the oldest have no organisation.
@@ -130,7 +132,11 @@ NO_FACTS: Final = Facts()
 
 
 def parse(document: bytes, subject: str) -> Facts:
-    """Read facts from TOML.
+    """Read facts from TOML; other tables of a `release.toml` may stand beside them.
+
+    Args:
+        document: the file.
+        subject: its name, for messages.
 
     Raises:
         FormatError: with the path of the field that is wrong.
@@ -194,6 +200,8 @@ def parse(document: bytes, subject: str) -> Facts:
         results_commit=_line(evaluations, "commit"),
         results_url=_one(evaluations, "url", _URL, "https://…"),
     )
+    for name in RELEASE_TABLES:
+        root.optional_record(name)
     for table in (*tables.values(), root):
         table.close()
     return facts

@@ -16,6 +16,7 @@ from releasekit.cli import (
     apply,
     card,
     convert,
+    diff,
     evals,
     fetch,
     identify,
@@ -26,6 +27,8 @@ from releasekit.cli import (
     make,
     preflight,
     publish,
+    release,
+    report,
     rotate_key,
     sign,
     trust,
@@ -45,10 +48,12 @@ def cli() -> None:
     """
 
 
+cli.add_command(release.init_command)
 for module in (
+    release,
     *(make, publish, fetch, preflight, apply, verify),
     *(keygen, sign, trust, rotate_key),
-    *(inspect, identify, convert, import_delta),
+    *(inspect, identify, diff, report, convert, import_delta),
     *(card, evals, licenses),
 ):
     cli.add_command(module.command)

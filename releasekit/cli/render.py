@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from releasekit import sizes
 from releasekit.cli.shell import printable
 
 
 def size(nbytes: int) -> str:
     """`1.31 GB`: bytes in powers of 1000, as disks and the Hub count them."""
-    value = float(nbytes)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 999.5 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+    return sizes.shown(nbytes)
 
 
 def share(part: float | None) -> str:

@@ -7,7 +7,6 @@ JSON document, also when the command fails.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from releasekit import sizes
 from releasekit.cli.exits import FAILED, INTERRUPTED, exit_code
 from releasekit.errors import ReleaseKitError
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from releasekit.progress import Progress, ProgressCallback
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
 
 
 class Shell:
@@ -206,12 +204,10 @@ class Size(click.ParamType[int]):
         """Bytes from text; fails as click does."""
         if isinstance(value, int):
             return value
-        match = _SIZE.fullmatch(str(value).strip())
-        if not match:
+        nbytes = sizes.parse(str(value))
+        if nbytes is None:
             self.fail(f"{value!r} is not a size; write 2GB or 500MiB", param, ctx)
-        number, prefix, binary = match.groups()
-        power = "_KMGT".index(prefix.upper()) if prefix else 0
-        return int(float(number) * (1024 if binary else 1000) ** power)
+        return nbytes
 
 
 def run(cli: click.Command, arguments: Sequence[str] | None = None) -> int:

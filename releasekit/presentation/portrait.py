@@ -15,7 +15,7 @@ from releasekit.card.facts import Facts
 from releasekit.card.view import DeltaView, ModelView
 from releasekit.checkpoint import open_found
 from releasekit.checkpoint.discover import find
-from releasekit.checkpoint.locate import locate
+from releasekit.checkpoint.locate import look
 from releasekit.delta.diagnosis import is_release
 from releasekit.delta.release import read_manifest
 from releasekit.digest import hash_file
@@ -111,7 +111,7 @@ def portray(
     chain, papers = read_chain(path), {}
     removed: set[str] = set()
     if not licensing.says_nothing or base is not None:
-        folder = locate(base) if base is not None else None
+        folder = look(base) if base is not None else None
         of_base = facts.base_id or (name_of(base) if base is not None else "")
         own = _own_files(path, chain)
         drawn = draw_up(

@@ -39,7 +39,7 @@ from releasekit.received import files_in, read_small
 from releasekit.signing.keys import PrivateKey, PublicKey
 from releasekit.stricttoml import MAX_NBYTES
 
-_ASKED_OF_CARDS: Final = ("card-license", "built-with", "not-gated")
+ASKED_OF_CARDS: Final = ("card-license", "built-with", "not-gated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class CardResult:
 def write_card(
     path: str | Path,
     *,
-    facts: str | Path | None = None,
+    facts: str | Path | Facts | None = None,
     name: str | None = None,
     repo: str | None = None,
     results: Sequence[str | Path] = (),
@@ -93,9 +93,9 @@ def write_card(
 
     Args:
         path: the folder.
-        facts: TOML file of what only the maintainer knows; see `card.facts`. Files that it
-            names are relative to it. Without one, sections that an earlier card made of
-            facts stay.
+        facts: what only the maintainer knows: a TOML file, see `card.facts`, to which the
+            files that it names are relative; or what `read_facts` made of one. Without it,
+            sections that an earlier card made of facts stay.
         name: what a model is called; by default its folder's name. A delta has a name.
         repo: the release's id on the Hub.
         results: files with evaluations of the model, besides those that `facts` names;
@@ -123,7 +123,11 @@ def write_card(
     if not path.is_dir():
         raise UsageError(f"{path}: expected the folder of a release, or of a model")
     require_key(path, sign_key, unsign=unsign)
-    known, licensing = _facts(facts, licensing)
+    known = NO_FACTS
+    if isinstance(facts, Facts):
+        known = facts
+    elif facts is not None:
+        known, licensing = read_facts(facts, licensing)
     if repo is not None:
         if not HUB_ID.fullmatch(repo):
             raise UsageError(
@@ -194,7 +198,7 @@ def check_card(path: str | Path, *, online: bool = False) -> tuple[RuleFinding, 
     if not any(finding.rule.id == "card-yaml" for finding in findings):
         # What its licences ask of a card.
         cleared = check_licenses(folder)
-        asked = [f for f in cleared.findings if f.rule.id in _ASKED_OF_CARDS]
+        asked = [f for f in cleared.findings if f.rule.id in ASKED_OF_CARDS]
         findings = tuple(sorted([*findings, *asked], key=lambda found: not found.is_error))
     if online:
         document = read_small(folder / CARD, MAX_CARD)
@@ -210,10 +214,19 @@ def _of_card(folder: Path) -> tuple[RuleFinding, ...]:
     return checks.check(document, subject, frozenset(files_in(folder)), hub_ids())
 
 
-def _facts(path: str | Path | None, licensing: Licensing) -> tuple[Facts, Licensing]:
-    """What a file says, with its paths made whole; what is given here goes before it."""
-    if path is None:
-        return NO_FACTS, licensing
+def read_facts(
+    path: str | Path, licensing: Licensing = NO_LICENSE
+) -> tuple[Facts, Licensing]:
+    """What a TOML file says, with its paths made whole.
+
+    Args:
+        path: the file.
+        licensing: licences that go before those of the file.
+
+    Raises:
+        UsageError: if there is no such file.
+        FormatError: if it is malformed.
+    """
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"{file}: no such file; expected facts in TOML")

@@ -1,0 +1,11 @@
+"""A whole release, from one file: made, carded, signed, verified, published.
+
+file        `release.toml`: what there is to say
+draft       one to begin with
+work        what a release's file says, and by what its steps are known
+steps       what is done, and whether it has been
+record      what was done, for the next run
+beforehand  what can be known before anything is made
+run         one step after the other
+wording     commands' options, as the file's fields
+"""
