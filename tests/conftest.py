@@ -10,7 +10,7 @@ from tests.fakehub import FakeHub
 
 # No deadline: a busy machine is not a failing test. `--hypothesis-profile=deep` is for
 # a search that may take its time.
-settings.register_profile("quick", deadline=None, max_examples=100)
+settings.register_profile("quick", deadline=None, max_examples=75)
 settings.register_profile("deep", deadline=None, max_examples=5000)
 # For scripts/fuzz, which gives a seed; CI variables are not to put another in its place.
 settings.register_profile(

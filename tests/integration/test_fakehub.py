@@ -40,8 +40,12 @@ WEIGHTS = "model.safetensors"
 DATA = bytes(range(256)) * 1000
 FILES: dict[str, bytes | Path] = {"README.md": b"# A model\n", WEIGHTS: DATA}
 
-# The client hands its HTTP library files in a way that this calls outdated.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = [
+    # Those that use the double show in every run that it works.
+    pytest.mark.slow,
+    # The client hands its HTTP library files in a way that this calls outdated.
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
+]
 
 
 @pytest.fixture

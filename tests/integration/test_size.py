@@ -144,9 +144,9 @@ class Pair:
 
 PAIRS = [
     "minilm BF16 3e-5",
-    "perceptron BF16 3e-6",
+    pytest.param("perceptron BF16 3e-6", marks=pytest.mark.slow),
     "perceptron BF16 3e-5",
-    "perceptron F16 3e-6",
+    pytest.param("perceptron F16 3e-6", marks=pytest.mark.slow),
     "perceptron F16 3e-5",
 ]
 
