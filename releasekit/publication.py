@@ -358,11 +358,12 @@ class _Work:
         repository.check_card(read_small(self.folder / CARD, MAX_CARD).decode())
         files, authenticity = self._verified(progress)
 
-        published = tagged is not None and not _differences(files, tagged)
-        if tagged is not None and not published:
+        changed = _differences(files, tagged) if tagged is not None else []
+        published = tagged is not None and not changed
+        if changed:
             raise UsageError(
                 f"{address.name}: version {version} is published as {tag}, with other "
-                f"files ({listed(_differences(files, tagged))}), and does not change: make "
+                f"files ({listed(changed)}), and does not change: make "
                 "the release anew with a higher --version"
             )
         new_branch = head is None and wishes.revision != _MAIN

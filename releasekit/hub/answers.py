@@ -120,13 +120,25 @@ def persist(
             with explaining(address):
                 return call()
         except FaultError as error:
-            fault = error.fault
-            wait = fault.wait if fault.wait is not None else FIRST_WAIT * 2**attempt
-            last = attempt + 1 >= min(attempts, fault.attempts)
-            if not fault.passes or last or wait > LONGEST_WAIT:
+            wait = pause(error.fault, attempt + 1, min(attempts, error.fault.attempts))
+            if wait is None:
                 raise
             sleep(wait)
     raise AssertionError("the last attempt raises or returns")
+
+
+def pause(fault: Fault, failed: int, attempts: int) -> float | None:
+    """Seconds to wait before asking again; None if that is not to be done.
+
+    Args:
+        fault: of the last attempt.
+        failed: how many have failed.
+        attempts: how many there are to be at most.
+    """
+    wait = fault.wait if fault.wait is not None else FIRST_WAIT * 2 ** (failed - 1)
+    if not fault.passes or failed >= attempts or wait > LONGEST_WAIT:
+        return None
+    return wait
 
 
 @contextmanager

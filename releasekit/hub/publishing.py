@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
 from io import BufferedReader, FileIO
@@ -40,7 +40,7 @@ _LARGE: Final = 1 << 20
 _FALLING_BACK: Final = "Falling back to HTTP upload"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Local:
     """A file to publish.
 
@@ -54,13 +54,18 @@ class Local:
     nbytes: int
     sha256: str
 
+    @cached_property
+    def git(self) -> str:
+        """What git calls its content; each listing that it is held against asks for it."""
+        return git_digest(self.path)
+
 
 def is_there(local: Local, name: str, listing: Listing | None) -> bool:
     """Whether a listing has this very file under this name."""
     file = listing.files.get(name) if listing is not None else None
     if file is None or file.digest is None:
         return False
-    return file.digest == (local.sha256 if file.lfs else git_digest(local.path))
+    return file.digest == (local.sha256 if file.lfs else local.git)
 
 
 class Repository:
@@ -440,12 +445,12 @@ class Repository:
     def _again(self, error: FaultError, attempt: int, doing: str) -> None:
         """Wait for another attempt, or raise if there is to be none."""
         fault = error.fault
-        wait = fault.wait if fault.wait is not None else answers.FIRST_WAIT * 2**attempt
-        last = attempt + 1 == answers.ATTEMPTS
         # Before a commit the client has the card checked again, and takes what a server
         # in trouble says to that for a verdict.
-        passes = fault.passes or isinstance(error.__cause__, JSONDecodeError)
-        if last or not passes or wait > answers.LONGEST_WAIT:
+        if isinstance(error.__cause__, JSONDecodeError):
+            fault = replace(fault, passes=True)
+        wait = answers.pause(fault, attempt + 1, answers.ATTEMPTS)
+        if wait is None:
             raise error.told(self.address, doing) from error
         time.sleep(wait)
 

@@ -101,14 +101,11 @@ class Source:
                 with explaining(self.address):
                     transfer.go_on()
             except FaultError as error:
-                fault = error.fault
                 # A server that knows no ranges begins anew each time, and may for ever.
                 failed = 1 if transfer.have > furthest else failed + 1
                 furthest = max(furthest, transfer.have)
-                wait = answers.FIRST_WAIT * 2 ** (failed - 1)
-                wait = fault.wait if fault.wait is not None else wait
-                late = failed >= answers.ATTEMPTS or wait > answers.LONGEST_WAIT
-                if late or not fault.passes:
+                wait = answers.pause(error.fault, failed, answers.ATTEMPTS)
+                if wait is None:
                     raise
                 self._sleep(wait)
         return kept, transfer.came
@@ -135,7 +132,7 @@ class Source:
             with _xet(self, start, end) as stream:
                 yield start, stream
             return
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
+        from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
 
         headers = build_hf_headers(library_name="releasekit")
         headers["Accept-Encoding"] = "identity"
@@ -149,7 +146,7 @@ class Source:
             follow_redirects=True,  # the token stays behind when they leave the Hub
         ) as response:
             if response.status_code >= 400:
-                hf_raise_for_status(self._refusal(response))
+                answers.raise_for_status(self._refusal(response))
             yield self._begin(response, start, end), response.iter_bytes()
 
     def _refusal(self, response: Any) -> Any:
