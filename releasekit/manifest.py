@@ -6,7 +6,8 @@
     publisher    whose it is; may be left out
     made_with    the program that wrote it
     codec        {id, params}
-    base         {identity, tensors: [{name, dtype, shape, digest}], accepted: [identity]}
+    base         {identity, tensors: [{name, dtype, shape, digest}], accepted: [identity],
+                 release: {name, version, manifest, hub}}; the last if a release rebuilds it
     target       {identity, weights: [{path, size, sha256, header}], files: [{path, size,
                  sha256}]}
     tensors      [{name, op, ...}], in the order of the target's files
@@ -72,6 +73,28 @@ class WeightEntry:
     layout: Layout
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predecessor:
+    """The release that rebuilds the base of another.
+
+    Attributes:
+        name: what it is called.
+        version: its version.
+        manifest: SHA-256 of its manifest.
+        hub: its name on the Hub; None if it was not taken from there.
+    """
+
+    name: str
+    version: str
+    manifest: str
+    hub: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.name} {self.version}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A release's manifest, consistent in itself.
@@ -90,6 +113,7 @@ class Manifest:
         plain: the release's files of plain differences.
         accepted: identities of other checkpoints that do as well as the base: they hold
             all that the operations read of it.
+        predecessor: the release that rebuilds the base; None if none is known.
     """
 
     name: str
@@ -104,6 +128,7 @@ class Manifest:
     accepted: tuple[str, ...] = ()
     version: str = FIRST
     publisher: str | None = None
+    predecessor: Predecessor | None = None
 
     @cached_property
     def target(self) -> dict[str, TensorSpec]:
@@ -189,7 +214,8 @@ class Manifest:
                         for t in self.base.values()
                     ],
                     "accepted": list(self.accepted),
-                },
+                }
+                | _predecessor_json(self.predecessor),
                 "target": {
                     "identity": self.target_identity,
                     "weights": [
@@ -215,6 +241,13 @@ class Manifest:
         if predictor is not None and predictor.dtype is not self.target[name].dtype:
             fields["cast"] = CAST_ID
         return fields
+
+
+def _predecessor_json(before: Predecessor | None) -> dict[str, object]:
+    if before is None:
+        return {}
+    fields = {"name": before.name, "version": before.version, "manifest": before.manifest}
+    return {"release": fields | ({"hub": before.hub} if before.hub else {})}
 
 
 def _file_json(entry: FileEntry) -> dict[str, object]:

@@ -19,6 +19,7 @@ from releasekit.manifest import (
     RESERVED,
     FileEntry,
     Manifest,
+    Predecessor,
     WeightEntry,
 )
 from releasekit.names import (
@@ -68,6 +69,7 @@ def parse(document: bytes) -> Manifest:
         accepted=_accepted(base_record),
         version=version,
         publisher=publisher,
+        predecessor=_predecessor(base_record),
     )
     _check_identity("base.identity", base_record, manifest.base_identity)
     _check_identity("target.identity", target_record, manifest.target_identity)
@@ -92,22 +94,29 @@ def parse(document: bytes) -> Manifest:
 
 def _release(root: Record) -> tuple[str, str, str | None]:
     """What the release is called, which of that name it is, and whose."""
-    name, version = root.text("name"), root.text("version")
+    name, version = _label(root)
     publisher = root.optional_text("publisher")
-    if not is_title(name):
-        raise FormatError(
-            f"{MANIFEST}: name: expected a line of 1 to 200 characters, found {shown(name)}"
-        )
-    if not is_version(version):
-        raise FormatError(
-            f"{MANIFEST}: version: expected {EXPECTED}, found {shown(version)}"
-        )
     if publisher is not None and not is_publisher(publisher):
         raise FormatError(
             f"{MANIFEST}: publisher: expected letters, digits and . _ -, found "
             f"{shown(publisher)}"
         )
     return name, version, publisher
+
+
+def _label(record: Record) -> tuple[str, str]:
+    """What a release is called, and which of that name it is."""
+    name, version = record.text("name"), record.text("version")
+    if not is_title(name):
+        raise FormatError(
+            f"{record.place('name')}: expected a line of 1 to 200 characters, found "
+            f"{shown(name)}"
+        )
+    if not is_version(version):
+        raise FormatError(
+            f"{record.place('version')}: expected {EXPECTED}, found {shown(version)}"
+        )
+    return name, version
 
 
 def _file(record: Record, *, close: bool = True) -> FileEntry:
@@ -148,6 +157,25 @@ def _accepted(base: Record) -> tuple[str, ...]:
             )
     if len(set(found)) < len(found):
         raise FormatError(f"{MANIFEST}: base.accepted: an identity stands twice")
+    return found
+
+
+def _predecessor(base: Record) -> Predecessor | None:
+    """The release that rebuilds the base, if one is named."""
+    record = base.optional_record("release")
+    if record is None:
+        return None
+    name, version = _label(record)
+    hub = record.optional_text("hub")
+    if hub is not None and not is_title(hub):
+        raise FormatError(
+            f"{record.place('hub')}: expected a line of 1 to 200 characters, found "
+            f"{shown(hub)}"
+        )
+    found = Predecessor(
+        name=name, version=version, manifest=record.hex_digest("manifest"), hub=hub
+    )
+    record.close()
     return found
 
 

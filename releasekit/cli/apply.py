@@ -29,12 +29,20 @@ from releasekit.cli.signatures import policy_of, use_options
 if TYPE_CHECKING:
     from releasekit.foreign.apply import ForeignResult
 
-_Paths = tuple[Path, Path, Path]  # base, delta, out
+_Foreign = tuple[Path, Path, Path]  # base, delta, out
+_Paths = tuple[Path, tuple[Path, ...], Path]  # base, deltas, out
 
 
 @click.command("apply-delta", epilog=EPILOG)
 @click.option("--base", required=True, type=click.Path(path_type=Path), help="Base model.")
-@click.option("--delta", required=True, type=click.Path(path_type=Path), help="Release.")
+@click.option(
+    "--delta",
+    "deltas",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Release. Give it again for each of several that build on each other.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
 @click.option("--dry-run", is_flag=True, help="Check, and say what would be done.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
@@ -61,7 +69,7 @@ def command(
     shell: Shell,
     /,
     base: Path,
-    delta: Path,
+    deltas: tuple[Path, ...],
     out: Path,
     dry_run: bool,
     accept_license: bool,
@@ -83,15 +91,22 @@ def command(
     Licences that restrict what the model may be used for are shown before work; where one
     must be accepted, you are asked, or give --accept-license.
 
+    An upgrade is a release made on what an earlier release rebuilds, such as v1.1 on v1.0.
+    Name all of them, in any order: the last one's model is rebuilt, at once, and those of
+    the others are not written.
+
     \b
     Examples:
       releasekit apply-delta --base llama-65b --delta my-tune-delta --out my-tune
       releasekit apply-delta --base llama-65b --delta acme/my-tune-delta --out my-tune \\
           --public-key acme.pub.pem
       releasekit apply-delta --base llama-7b --delta alpaca-7b-wdiff --out alpaca-7b
+      releasekit apply-delta --base llama-65b --delta acme/my-tune-delta@v1.0 \\
+          --delta acme/my-tune-delta@v1.1 --out my-tune
     """
     from releasekit.authenticity import refuse_unsigned
     from releasekit.checkpoint.locate import look
+    from releasekit.delta.lineage import one_alone
     from releasekit.foreign.recognise import Origin, recognise
 
     shell.resume_hint = (
@@ -100,22 +115,23 @@ def command(
     )
     policy = policy_of(shell, options)
     with shell.progress() as progress:
-        origin = recognise(look(delta, progress), options["recipe"])
-    paths = base, delta, out
-    if origin is Origin.RELEASE:
+        origins = [recognise(look(one, progress), options["recipe"]) for one in deltas]
+    paths = base, deltas, out
+    if all(origin is Origin.RELEASE for origin in origins):
         ours = {n: options[n] for n in ("force", "device", "threads", "max_memory")}
-        ours["policy"] = policy.of(delta)
+        ours["policy"] = policy
         ours["accept_license"] = consent_of(shell, accept_license)
         _refuse(options, "dtype", "order", "expect_sum")
         _release(shell, paths, ours, dry_run=dry_run)
         return
+    delta = Path(one_alone(deltas))
     options["policy"] = policy.of(delta)
     refuse_unsigned(delta, options["policy"])  # under the name that the user gave
-    if origin is Origin.ADDITIVE:
-        _additive(shell, paths, options, dry_run=dry_run)
+    if origins[0] is Origin.ADDITIVE:
+        _additive(shell, (base, delta, out), options, dry_run=dry_run)
     else:
         _refuse(options, "dtype", "order", "expect_sum")
-        _xor(shell, paths, options, dry_run=dry_run)
+        _xor(shell, (base, delta, out), options, dry_run=dry_run)
 
 
 def _refuse(options: Mapping[str, Any], *names: str) -> None:
@@ -139,6 +155,7 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
     document = {
         "out": str(result.out),
         "name": result.name,
+        "releases": list(result.releases),
         "identity": result.identity,
         "nbytes": result.nbytes,
         "files": result.files,
@@ -150,6 +167,7 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
     }
     pairs = [
         ("model", f"{result.name} in {result.out}"),
+        *_releases(result.releases),
         ("files", f"{len(result.files)}, {render.size(result.nbytes)}"),
         ("identity", f"{result.identity} (every digest as published)"),
         ("signature", result.authenticity.text),
@@ -171,6 +189,7 @@ def _plan_release(shell: Shell, paths: _Paths, work: dict[str, Any]) -> None:
     plan = plan_apply(*paths, **work)
     document = {
         "out": str(paths[2]),
+        "releases": list(plan.releases),
         "files": plan.files,
         "base_nbytes": plan.base_nbytes,
         "delta_nbytes": plan.delta_nbytes,
@@ -185,6 +204,7 @@ def _plan_release(shell: Shell, paths: _Paths, work: dict[str, Any]) -> None:
         "licenses": license_document(plan.licenses),
     }
     pairs = [
+        *_releases(plan.releases),
         *_needs(document),
         ("signature", plan.authenticity.text),
         *license_facts(plan.licenses),
@@ -194,6 +214,11 @@ def _plan_release(shell: Shell, paths: _Paths, work: dict[str, Any]) -> None:
     if shell.verbose:
         pairs += [(render.size(nbytes), name) for name, nbytes in plan.files.items()]
     shell.result(document, render.facts(pairs))
+
+
+def _releases(titles: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The releases, if there are several."""
+    return [("by way of", ", then ".join(titles))] if len(titles) > 1 else []
 
 
 def _needs(plan: dict[str, Any]) -> list[tuple[str, str]]:
@@ -218,7 +243,7 @@ def _to_download(plan: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _additive(
-    shell: Shell, paths: _Paths, options: dict[str, Any], *, dry_run: bool
+    shell: Shell, paths: _Foreign, options: dict[str, Any], *, dry_run: bool
 ) -> None:
     from releasekit import apply_foreign, plan_foreign
 
@@ -255,7 +280,7 @@ def _additive(
     _foreign_result(shell, result)
 
 
-def _xor(shell: Shell, paths: _Paths, options: dict[str, Any], *, dry_run: bool) -> None:
+def _xor(shell: Shell, paths: _Foreign, options: dict[str, Any], *, dry_run: bool) -> None:
     from releasekit import apply_xor
 
     if dry_run:

@@ -28,8 +28,10 @@ _DIGITS: Final = re.compile(r"(\d+)")
 @click.argument("second", metavar="B", type=click.Path(path_type=Path))
 @click.option(
     "--base",
+    multiple=True,
     type=click.Path(path_type=Path),
-    help="Base model, if A or B is a delta release: it is rebuilt in memory.",
+    help="Base model, if A or B is a delta release: it is rebuilt in memory. Give it again "
+    "for each earlier release between the base model and them.",
 )
 @click.option(
     "--sort",
@@ -56,7 +58,7 @@ def command(
     /,
     first: Path,
     second: Path,
-    base: Path | None,
+    base: tuple[Path, ...],
     sort: str,
     limit: int,
     exit_code: bool,

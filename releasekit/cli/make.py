@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     "bit, which is checked. May be repeated.",
 )
 @click.option(
+    "--base-release",
+    type=click.Path(path_type=Path),
+    help="The release that rebuilds BASE, if this is an upgrade of it, such as v1.1 of "
+    "v1.0: users are told of it, and can apply both at once.",
+)
+@click.option(
     "--shard-size",
     type=Size(),
     default="2GB",
@@ -89,7 +95,9 @@ def command(
     Examples:
       releasekit make-delta --base llama-65b --target my-tune --out my-tune-delta
       releasekit make-delta --base llama-65b --target my-tune --out my-tune-delta \\
-          --publisher acme --version 1.1 --sign-key acme.pem
+          --publisher acme --version 1.0 --sign-key acme.pem
+      releasekit make-delta --base my-tune --base-release acme/my-tune-delta@v1.0 \\
+          --target my-tune-1.1 --out my-tune-1.1-delta --name my-tune --version 1.1
     """
     from releasekit import Add, Ulp, make_delta
 

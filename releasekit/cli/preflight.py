@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 @click.command("preflight", epilog=EPILOG)
 @click.option("--base", required=True, metavar="BASE", help="Base model.")
-@click.option("--delta", required=True, metavar="DELTA", help="Release.")
+@click.option(
+    "--delta",
+    required=True,
+    multiple=True,
+    metavar="DELTA",
+    help="Release. Give it again for each of several that build on each other.",
+)
 @check_options
 @downgrade_option
 @recipe_option
@@ -33,7 +39,9 @@ if TYPE_CHECKING:
 @work_options
 @common_options
 @click.pass_obj
-def command(shell: Shell, /, base: str, delta: str, out: Path | None, **work: Any) -> int:
+def command(
+    shell: Shell, /, base: str, delta: tuple[str, ...], out: Path | None, **work: Any
+) -> int:
     """Check in seconds whether a base and a delta will make the model here.
 
     Reads headers and a few tensors, and writes nothing. All that is wrong is listed, each

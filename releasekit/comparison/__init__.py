@@ -12,9 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from releasekit.authenticity import DEFAULT_POLICY, Policy
+from releasekit.checkpoint.locate import locate
 from releasekit.comparison.examining import examine
-from releasekit.comparison.sides import open_side
+from releasekit.comparison.sides import Bases, each, open_side
 from releasekit.delta.consent import Consent
+from releasekit.delta.diagnosis import is_release
 from releasekit.progress import ProgressCallback
 from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.statistics.diff import Diff, Narrowing, narrowings, side_tensors
@@ -24,7 +26,7 @@ def compare(
     first: str | Path,
     second: str | Path,
     *,
-    base: str | Path | None = None,
+    base: Bases = None,
     values: bool = False,
     policy: Policy = DEFAULT_POLICY,
     accept_license: Consent = False,
@@ -37,7 +39,9 @@ def compare(
     Args:
         first: A: a checkpoint, a release, or a model on the Hub.
         second: B, likewise.
-        base: what releases among them are rebuilt on, in memory.
+        base: what releases among them are rebuilt on, in memory: a checkpoint; or one, and
+            earlier releases that lead from it to what these were made on. A and B are taken
+            for such, too.
         values: also say what the values of B are like.
         policy: what is asked of a release's signature.
         accept_license: as in `apply_delta`, for releases.
@@ -52,12 +56,15 @@ def compare(
         IntegrityError: if a file is cut short, or what a release rebuilds is wrong.
         SignatureError, LicenseError: as `open_delta`.
     """
+    given = each(base)
     with ExitStack() as stack:
+        # v1.1 may be on v1.0, which it is compared with.
+        leads = [one for one in (first, second) if is_release(locate(one, progress))]
         sides = [
             open_side(
                 stack,
                 model,
-                base,
+                (*given, *leads) if given else (),
                 policy=policy,
                 accept_license=accept_license,
                 progress=progress,
@@ -96,7 +103,7 @@ def narrowest(
         UsageError, FormatError, IntegrityError: as `compare`.
     """
     with ExitStack() as stack:
-        side = open_side(stack, model, None, progress=progress, files=False)
+        side = open_side(stack, model, progress=progress, files=False)
         found = examine(
             None, side, threads=threads, max_memory=max_memory, progress=progress
         )

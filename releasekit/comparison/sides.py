@@ -11,18 +11,21 @@ from releasekit.authenticity import DEFAULT_POLICY, Policy
 from releasekit.checkpoint import Checkpoint, open_found
 from releasekit.checkpoint.beside import beside
 from releasekit.checkpoint.discover import Kind, find
-from releasekit.checkpoint.locate import locate
+from releasekit.checkpoint.locate import Located, locate
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
-from releasekit.delta.base import check_base, open_base
-from releasekit.delta.consent import Consent, agree
+from releasekit.delta.consent import Consent
+from releasekit.delta.diagnosis import is_release
+from releasekit.delta.lineage import open_lineage, path_to
 from releasekit.delta.release import Release
-from releasekit.delta.trusted import open_trusted
 from releasekit.delta.virtual import VirtualCheckpoint
 from releasekit.digest import hash_file
 from releasekit.errors import UsageError
 from releasekit.layout import Layout
 from releasekit.manifest import MANIFEST
 from releasekit.progress import ProgressCallback
+
+#: A checkpoint, or one and the releases that may lead from it to a release's base.
+Bases = str | Path | Sequence[str | Path] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +56,17 @@ class Side:
         return None if self.release is None else self.release.published_nbytes(name)
 
 
+def each(bases: Bases) -> tuple[str | Path, ...]:
+    """The bases one by one; none if there is none."""
+    if bases is None or isinstance(bases, (str, Path)):
+        return () if bases is None else (bases,)
+    return tuple(bases)
+
+
 def open_side(
     stack: ExitStack,
     model: str | Path,
-    base: str | Path | None,
+    base: Bases = None,
     *,
     policy: Policy = DEFAULT_POLICY,
     accept_license: Consent = False,
@@ -68,7 +78,8 @@ def open_side(
     Args:
         stack: closes it.
         model: a checkpoint, a release, or a model on the Hub.
-        base: what a release is rebuilt on.
+        base: what a release is rebuilt on: a checkpoint, and any releases that may lead
+            from it to what this one was made on.
         policy: what is asked of a release's signature.
         accept_license: as in `apply_delta`, for a release.
         progress: called with the bytes downloaded.
@@ -81,7 +92,9 @@ def open_side(
     """
     path = locate(model, progress)
     if (path / MANIFEST).is_file():
-        return _open_release(stack, model, path, base, policy, accept_license, progress)
+        return _open_release(
+            stack, model, path, each(base), policy, accept_license, progress
+        )
     found = find(path)
     checkpoint = stack.enter_context(open_found(found))
     layouts: list[Layout] = []
@@ -101,24 +114,34 @@ def _open_release(
     stack: ExitStack,
     model: str | Path,
     path: Path,
-    base: str | Path | None,
+    bases: Sequence[str | Path],
     policy: Policy,
     accept_license: Consent,
     progress: ProgressCallback | None,
 ) -> Side:
-    if base is None:
+    found = [(base, locate(base, progress)) for base in bases]
+    roots = [at for _, at in found if not is_release(at)]
+    if len(roots) > 1:
+        raise UsageError(
+            f"{model}: has one base, and {roots[0]} and {roots[1]} are two models: name "
+            "one, and releases that lead from it to what this one was made on"
+        )
+    if not roots:
         raise UsageError(
             f"{model}: is a delta release, which holds no weights: name its base with "
             "--base, or rebuild it first with `releasekit apply-delta`"
         )
-    opened, _ = open_trusted(path, policy.of(model))
-    release = stack.enter_context(opened)
+    earlier = [(base, at) for base, at in found if is_release(at) and at != path]
+    steps = path_to(model, path, earlier)
+    places = [Located(path=at) for _, at in steps]
+    lineage = stack.enter_context(open_lineage([name for name, _ in steps], places, policy))
+    release = lineage.last
     manifest = release.manifest
-    checkpoint = stack.enter_context(open_base(locate(base, progress), manifest))
-    check_base(manifest, checkpoint)
-    release.check_files()
-    agree(release, accept_license)
-    virtual = VirtualCheckpoint(release, checkpoint)
+    checkpoint = stack.enter_context(lineage.open_base(Located(path=roots[0])))
+    lineage.check_base(checkpoint)
+    lineage.check_files()
+    lineage.agree(accept_license)
+    virtual = lineage.virtual(checkpoint)
     return Side(
         label=str(model),
         checkpoint=virtual,

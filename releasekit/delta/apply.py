@@ -6,6 +6,8 @@ it, hashing while writing; copy the other files; commit. The small files come la
 a partial folder never has a config to load it by.
 
 What an interrupted run of the same work left is kept as far as its digests are right.
+
+Releases that build on each other are rebuilt at once: see `lineage`.
 """
 
 from __future__ import annotations
@@ -16,17 +18,15 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import Self
 
-from releasekit.admission import remember
 from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
 from releasekit.checkpoint import StoredCheckpoint
 from releasekit.checkpoint.locate import Located, approach
-from releasekit.delta.base import check_base, open_base
-from releasekit.delta.consent import Consent, agree, read_terms
+from releasekit.delta.consent import Consent, read_terms
+from releasekit.delta.lineage import Deltas, Lineage, named, open_lineage
 from releasekit.delta.rebuild import Rebuild
-from releasekit.delta.release import Release
 from releasekit.delta.supply import Supply
-from releasekit.delta.trusted import open_trusted
 from releasekit.delta.weights import finished_files, write_weights
 from releasekit.device.choose import AUTO, Engine, engines, explain
 from releasekit.errors import IntegrityError
@@ -45,7 +45,7 @@ class ApplyPlan:
     Attributes:
         files: paths and sizes of the files to write.
         base_nbytes: bytes read from the base.
-        delta_nbytes: bytes read from the release.
+        delta_nbytes: bytes read from the releases.
         write_nbytes: bytes written, which is the disk space needed.
         memory_nbytes: host memory used at most while running, all in all.
         threads: threads that do the work.
@@ -55,6 +55,7 @@ class ApplyPlan:
         notes: what there is to know of the base, though it is no fault.
         authenticity: whose the release is.
         licenses: under what the model is to be used; None if the release does not say.
+        releases: name and version of each release, in the order in which they are applied.
     """
 
     files: dict[str, int]
@@ -69,6 +70,7 @@ class ApplyPlan:
     notes: tuple[str, ...]
     authenticity: Authenticity
     licenses: Chain | None
+    releases: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,9 @@ class ApplyResult:
         kept: files that an earlier, interrupted run had finished.
         device: what added the residuals, and why.
         notes: what there is to know of the base, though it is no fault.
-        authenticity: whose the release is.
+        authenticity: whose the release is; of several, the last.
         licenses: under what the model is to be used; None if the release does not say.
+        releases: name and version of each release, in the order in which they were applied.
     """
 
     out: Path
@@ -98,11 +101,12 @@ class ApplyResult:
     notes: tuple[str, ...]
     authenticity: Authenticity
     licenses: Chain | None
+    releases: tuple[str, ...]
 
 
 def plan_apply(
     base: str | Path,
-    delta: str | Path,
+    delta: Deltas,
     out: str | Path,
     *,
     policy: Policy = DEFAULT_POLICY,
@@ -116,17 +120,17 @@ def plan_apply(
     Reads headers and a few small tensors, writes nothing. Raises as `apply_delta` does, but
     for licences to be accepted, which it tells.
     """
-    policy = policy.of(delta)
     with ExitStack() as opened:
-        where, release_at = (opened.enter_context(approach(m)) for m in (base, delta))
-        check_output(Path(out), force=force, inputs=(where.path, release_at.path))
-        work = _prepared(where, release_at, policy, device, threads, max_memory)
+        inputs = _Inputs.find(opened, base, delta, None)
+        check_output(Path(out), force=force, inputs=inputs.paths)
+        work = _prepared(inputs, policy, device, threads, max_memory)
         prepared = opened.enter_context(work)
-        manifest, resources = prepared.release.manifest, prepared.resources
+        lineage, resources = prepared.lineage, prepared.resources
+        manifest = lineage.last.manifest
         return ApplyPlan(
             files={path: entry.size for path, entry in manifest.rebuilt.items()},
-            base_nbytes=sum(spec.nbytes for spec in manifest.predictors.values()),
-            delta_nbytes=sum(entry.size for entry in manifest.stored.values()),
+            base_nbytes=lineage.base_nbytes,
+            delta_nbytes=lineage.delta_nbytes,
             write_nbytes=manifest.rebuilt_nbytes,
             memory_nbytes=resources.memory_nbytes,
             threads=resources.threads,
@@ -134,14 +138,15 @@ def plan_apply(
             free_nbytes=free_nbytes(Path(out)),
             download_nbytes=prepared.supply(manifest.weights).nbytes,
             notes=prepared.notes,
-            authenticity=prepared.authenticity,
-            licenses=read_terms(prepared.release),
+            authenticity=lineage.authenticity,
+            licenses=read_terms(lineage.last),
+            releases=lineage.titles,
         )
 
 
 def apply_delta(
     base: str | Path,
-    delta: str | Path,
+    delta: Deltas,
     out: str | Path,
     *,
     policy: Policy = DEFAULT_POLICY,
@@ -156,9 +161,10 @@ def apply_delta(
 
     Args:
         base: the base checkpoint: a path, or a model on the Hub.
-        delta: the release, likewise.
+        delta: the release, likewise; or several that build on each other, such as v1.0 and
+            v1.1, in any order: the model of the last is rebuilt.
         out: folder to make; appears complete and verified, or not at all.
-        policy: what is asked of the release's signature.
+        policy: what is asked of each release's signature.
         accept_license: whether terms that every user must accept are accepted; or a
             function that is told the licences, if they restrict use, and answers.
         force: replace `out` if it exists.
@@ -178,20 +184,19 @@ def apply_delta(
         LicenseError: if terms must be accepted, and were not.
         OSError: if the system fails; the work can be continued by the same call.
     """
-    policy, out, progress = policy.of(delta), Path(out), in_turn(progress)
+    out, progress = Path(out), in_turn(progress)
     with ExitStack() as opened:
-        models = (base, delta)
-        where, release_at = (opened.enter_context(approach(m, progress)) for m in models)
-        inputs = (where.path, release_at.path)
-        check_output(out, force=force, inputs=inputs)
-        work = _prepared(where, release_at, policy, device, threads, max_memory)
+        inputs = _Inputs.find(opened, base, delta, progress)
+        check_output(out, force=force, inputs=inputs.paths)
+        work = _prepared(inputs, policy, device, threads, max_memory)
         prepared = opened.enter_context(work)
-        release, resources = prepared.release, prepared.resources
+        lineage, resources = prepared.lineage, prepared.resources
+        release = lineage.last
         manifest = release.manifest
-        licenses = agree(release, accept_license)
+        licenses = lineage.agree(accept_license)
         with (
             OutputFolder(
-                out, key=f"apply {release.key}", force=force, inputs=inputs
+                out, key=f"apply {release.key}", force=force, inputs=inputs.paths
             ) as folder,
             Workers(resources.threads) as workers,
         ):
@@ -215,7 +220,7 @@ def apply_delta(
                 _copy(folder, release.folder / TARGET_FOLDER / file.path, file, stage)
             folder.keep_only(manifest.rebuilt)
             folder.commit()
-        remember(prepared.authenticity, manifest, release.key, policy)
+        lineage.remember()
         return ApplyResult(
             out=out,
             name=manifest.name,
@@ -225,8 +230,9 @@ def apply_delta(
             kept=tuple(kept),
             device=explain(device),
             notes=prepared.notes,
-            authenticity=prepared.authenticity,
+            authenticity=lineage.authenticity,
             licenses=licenses,
+            releases=lineage.titles,
         )
 
 
@@ -245,51 +251,76 @@ def allot(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    """Where base and releases are, and how the caller named these."""
+
+    base: Located
+    deltas: tuple[str | Path, ...]
+    found: tuple[Located, ...]
+
+    @classmethod
+    def find(
+        cls,
+        opened: ExitStack,
+        base: str | Path,
+        delta: Deltas,
+        progress: ProgressCallback | None,
+    ) -> Self:
+        """Find them; `opened` closes what must be."""
+        deltas = named(delta)
+        where, *found = (
+            opened.enter_context(approach(model, progress)) for model in (base, *deltas)
+        )
+        return cls(base=where, deltas=deltas, found=tuple(found))
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where they are; an output may be in none of them."""
+        return tuple(at.path for at in (self.base, *self.found))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
     """Open inputs that fit each other, and what the work may use; an engine a rebuild."""
 
-    release: Release
+    lineage: Lineage
     base: StoredCheckpoint
     located: Located
     engines: list[Engine]
     rebuilds: list[Rebuild]
     resources: Resources
     notes: tuple[str, ...]
-    authenticity: Authenticity
 
     def supply(self, entries: Iterable[WeightEntry]) -> Supply:
         """What making these files takes from the Hub."""
-        return Supply.of(self.release, self.base, self.located, entries)
+        return self.lineage.supply(self.base, self.located, entries)
 
 
 @contextmanager
 def _prepared(
-    base: Located,
-    delta: Located,
+    inputs: _Inputs,
     policy: Policy,
     device: str,
     threads: int | None,
     max_memory: int,
 ) -> Iterator[_Prepared]:
     """Open the inputs, and check all that can be checked before anything is written."""
-    opened, authenticity = open_trusted(delta.path, policy, delta.coming)
     with (
-        opened as release,
-        open_base(base.path, release.manifest, base.coming) as checkpoint,
+        open_lineage(inputs.deltas, inputs.found, policy) as lineage,
+        lineage.open_base(inputs.base) as checkpoint,
     ):
-        notes = check_base(release.manifest, checkpoint, release.folder)
-        release.check_files()
+        notes = lineage.check_base(checkpoint)
+        lineage.check_files()
         chosen = engines(device)
-        rebuilds = [Rebuild(release, checkpoint, engine.combine) for engine in chosen]
+        rebuilds = [lineage.rebuild(checkpoint, engine.combine) for engine in chosen]
         yield _Prepared(
-            release=release,
+            lineage=lineage,
             base=checkpoint,
-            located=base,
+            located=inputs.base,
             engines=chosen,
             rebuilds=rebuilds,
             resources=allot(rebuilds[0], chosen, threads, max_memory),
             notes=notes,
-            authenticity=authenticity,
         )
 
 

@@ -68,9 +68,14 @@ class Finding:
 
 def wanted(manifest: Manifest) -> str:
     """How messages about another base end."""
+    expected = f"expected the base with identity {manifest.base_identity}"
+    before = manifest.predecessor
+    if before is None:
+        return f"{expected}; get that base, in the revision that the release names"
+    where = f" ({before.hub})" if before.hub else ""
     return (
-        f"expected the base with identity {manifest.base_identity}; get that base, in the "
-        "revision that the release names"
+        f"{expected}, which the release {before.title}{where} rebuilds: name that release "
+        "as well, with another --delta, and its own base with --base"
     )
 
 

@@ -12,15 +12,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from releasekit.admission import remember
 from releasekit.authenticity import DEFAULT_POLICY, Policy
 from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.hashing import hash_tensor
-from releasekit.checkpoint.locate import locate
-from releasekit.delta.base import check_base, open_base
-from releasekit.delta.consent import Consent, agree
+from releasekit.checkpoint.locate import Located, locate
+from releasekit.delta.consent import Consent
+from releasekit.delta.lineage import Deltas, named, open_lineage
 from releasekit.delta.rebuild import Rebuild
-from releasekit.delta.trusted import open_trusted
 from releasekit.device.choose import TORCH_NBYTES
 from releasekit.errors import BaseMismatchError, UsageError
 from releasekit.manifest import Manifest
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 def load_into(
     model: torch.nn.Module | Mapping[str, torch.Tensor],
     base: str | Path | None,
-    delta: str | Path,
+    delta: Deltas,
     *,
     policy: Policy = DEFAULT_POLICY,
     accept_license: Consent = False,
@@ -53,7 +51,8 @@ def load_into(
             Buffers that the release does not have are left alone.
         base: the base checkpoint: a path, or a model on the Hub; None if the model holds
             it.
-        delta: the release: a path, or on the Hub.
+        delta: the release: a path, or on the Hub; or, with a base in files, several that
+            build on each other, as in `apply_delta`.
         policy: what is asked of the release's signature.
         accept_license: as in `apply_delta`.
         threads: worker threads; by default one a processor.
@@ -75,22 +74,27 @@ def load_into(
     from releasekit.device.tensors import MemoryCheckpoint
 
     with ExitStack() as stack:
-        policy = policy.of(delta)
-        opened, authenticity = open_trusted(locate(delta, progress), policy)
-        release = stack.enter_context(opened)
-        manifest = release.manifest
+        deltas = named(delta)
+        if base is None and len(deltas) > 1:
+            raise UsageError(
+                "the base is in the model's own memory, where only one release has room: "
+                "load them one after another, or name the base's folder"
+            )
+        found = [Located(path=locate(one, progress)) for one in deltas]
+        lineage = stack.enter_context(open_lineage(deltas, found, policy))
+        manifest = lineage.last.manifest
         tensors = _tensors(model, manifest)
         checkpoint: Checkpoint
         if base is None:
             needed = _needed(manifest)
             checkpoint = MemoryCheckpoint(tensors, needed)
         else:
-            path = locate(base, progress)
-            checkpoint = stack.enter_context(open_base(path, manifest))
-            check_base(manifest, checkpoint)
-        release.check_files()
-        agree(release, accept_license)
-        rebuild = Rebuild(release, checkpoint)
+            where = Located(path=locate(base, progress))
+            checkpoint = stack.enter_context(lineage.open_base(where))
+            lineage.check_base(checkpoint)
+        lineage.check_files()
+        lineage.agree(accept_license)
+        rebuild = lineage.rebuild(checkpoint)
         names = list(manifest.target)
         if base is None:
             names = [n for n in names if manifest.operations[n].op is not Op.SAME]
@@ -106,7 +110,7 @@ def load_into(
         _fill(tensors, names, rebuild, resources, progress)
     if base is None:
         _fill_aliases(tensors, manifest)
-    remember(authenticity, manifest, release.key, policy)
+    lineage.remember()
     return manifest.target_identity
 
 

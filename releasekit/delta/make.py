@@ -25,10 +25,12 @@ from releasekit.delta.encode import StaleJournalError, need
 from releasekit.delta.maker import Maker, write_small_files
 from releasekit.delta.notary import TARGET, Label, Notary, Source
 from releasekit.delta.plain import refuse_names
+from releasekit.delta.predecessor import BaseRelease
 from releasekit.delta.source import list_target
 from releasekit.device.choose import AUTO, engines, explain
 from releasekit.errors import UsageError
 from releasekit.findings import RuleFinding
+from releasekit.license_files import read_chain
 from releasekit.licensing.drawing import papers_of
 from releasekit.licensing.papers import Papers, check_own_chain, findings_of
 from releasekit.licensing.terms import NO_LICENSE, Licensing
@@ -117,6 +119,7 @@ def make_delta(
     shard_nbytes: int = DEFAULT_SHARD_NBYTES,
     exclude: Sequence[str] = (),
     accept: Sequence[str | Path] = (),
+    base_release: str | Path | None = None,
     codec: Ulp | None = None,
     force: bool = False,
     device: str = AUTO,
@@ -144,6 +147,10 @@ def make_delta(
         exclude: patterns of files in the target folder to leave out.
         accept: other checkpoints that users may have for a base. Each must hold what the
             delta needs of it, bit for bit, which is checked; then the release knows it.
+        base_release: the release that rebuilds `base`, if this is an upgrade of it, such as
+            v1.1 of v1.0: a path, or on the Hub. That is checked; then the release says
+            so, and users can apply both at once. Its licences are the base's, unless these
+            lie beside the base.
         codec: `Ulp`, or `Add` for a release that other tools can add up as well.
         force: replace `out` if it exists.
         device: what proves the chunks, as in `apply_delta`; coding is the processor's work.
@@ -155,12 +162,14 @@ def make_delta(
         UsageError: if a path is wrong, `out` exists, the target holds weights that belong
             to no checkpoint, there is no such device, or `max_memory` is too little.
         FormatError: if an input is malformed.
-        BaseMismatchError: if one to accept does not serve as the base.
+        BaseMismatchError: if one to accept does not serve as the base, or the base is not
+            what `base_release` rebuilds.
         IntegrityError: if the result does not rebuild the target.
         OSError: if the system fails.
     """
     started = time.monotonic()
     given = base
+    before = BaseRelease.find(base_release, progress) if base_release is not None else None
     base, target = locate(base, progress), Path(target)
     listed = list_target(target, exclude)
     root, found = listed.found.root, find(base)
@@ -178,6 +187,7 @@ def make_delta(
             "shard_nbytes": shard_nbytes,
             "exclude": list(exclude),
             **licensing.parameters,
+            **({"base_release": before.said.title} if before else {}),
         },
         key=sign_key,
         succession=succession,
@@ -193,7 +203,8 @@ def make_delta(
             Path(out),
             label=label,
             notary=notary,
-            papers=papers_of(licensing, label.name, given, base),
+            papers=_papers(licensing, label.name, given, base, before),
+            before=before,
             inputs=(base, target),
             accept=accept,
             shard_nbytes=shard_nbytes,
@@ -225,13 +236,14 @@ def make_release(
     threads: int | None,
     max_memory: int,
     progress: ProgressCallback | None,
+    before: BaseRelease | None = None,
 ) -> MakeResult:
     """Release an open target, which need not be in files, as a delta on an open base.
 
     As `make_delta`, but for `others`: the target's other files by their paths, each where
     it is or what it holds; `label`: what it is called; `notary`: who vouches for it;
-    `papers`: its licences, if it has any; and `inputs`: paths that are read, and `out` may
-    not touch.
+    `papers`: its licences, if it has any; `inputs`: paths that are read, and `out` may not
+    touch; and `before`: the release that rebuilds the base.
     """
     started = time.monotonic()
     label.check()
@@ -247,6 +259,8 @@ def make_release(
         refuse_clashes([*(file.name for file in target.files), *others], target.subject)
     others_to_accept = [locate(path, progress) for path in accept]
     check_accepted(base, target, others_to_accept)
+    if before is not None:
+        before.check(base)
     engine = engines(device)[0]
     maker = Maker(
         base=base,
@@ -273,6 +287,8 @@ def make_release(
             folder.restart()
             manifest, encoder = maker.encode(folder)
         manifest = accept_bases(manifest, others_to_accept, threads, progress)
+        if before is not None:
+            manifest = before.record(manifest, base.subject)
         materials = notary.materials(manifest, threads, progress)
         published = write_small_files(
             folder, manifest, notary, materials, papers.published() if papers else {}
@@ -301,6 +317,21 @@ def make_release(
         device=explain(device),
         seconds=time.monotonic() - started,
     )
+
+
+def _papers(
+    licensing: Licensing,
+    name: str,
+    given: str | Path,
+    base: Path,
+    before: BaseRelease | None,
+) -> Papers | None:
+    """The licences: what the base says of its own, or the release that rebuilds it."""
+    if before is not None:
+        beside = base if base.is_dir() else base.parent
+        if read_chain(beside) is None and read_chain(before.rebuilt) is not None:
+            return papers_of(licensing, name, before.said.name, before.rebuilt)
+    return papers_of(licensing, name, given, base)
 
 
 def _default_name(target: Path) -> str:

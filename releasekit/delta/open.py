@@ -13,14 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from releasekit.admission import remember
 from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
-from releasekit.checkpoint.locate import locate
-from releasekit.delta.base import check_base, open_base
-from releasekit.delta.consent import Consent, agree
+from releasekit.checkpoint.locate import Located, locate
+from releasekit.delta.consent import Consent
+from releasekit.delta.lineage import Deltas, Lineage, named, open_lineage
 from releasekit.delta.rebuild import Rebuild
-from releasekit.delta.release import Release
-from releasekit.delta.trusted import open_trusted
 from releasekit.device.choose import TORCH_NBYTES
 from releasekit.errors import UsageError
 from releasekit.manifest import Manifest
@@ -43,18 +40,15 @@ class OpenDelta:
 
     def __init__(
         self,
-        release: Release,
-        authenticity: Authenticity,
-        policy: Policy,
+        lineage: Lineage,
         rebuild: Rebuild,
         threads: int | None,
         max_memory: int,
         kept: ExitStack,
     ) -> None:
-        self.manifest: Manifest = release.manifest
-        self.authenticity = authenticity
-        self._policy = policy
-        self._key = release.key
+        self.manifest: Manifest = lineage.last.manifest
+        self.authenticity: Authenticity = lineage.authenticity
+        self._lineage = lineage
         self._rebuild = rebuild
         self._threads = threads
         self._max_memory = max_memory
@@ -120,7 +114,7 @@ class OpenDelta:
     ) -> dict[str, torch.Tensor]:
         """All tensors by name; raises as `tensors` does."""
         state = dict(self.tensors(device=device, progress=progress))
-        remember(self.authenticity, self.manifest, self._key, self._policy)
+        self._lineage.remember()
         return state
 
     def close(self) -> None:
@@ -135,7 +129,7 @@ class OpenDelta:
 
 
 def open_delta(
-    delta: str | Path,
+    delta: Deltas,
     base: str | Path,
     *,
     policy: Policy = DEFAULT_POLICY,
@@ -146,7 +140,8 @@ def open_delta(
     """Open the release in `delta` on top of `base`, to rebuild it into memory.
 
     Args:
-        delta: the release: a path, or on the Hub.
+        delta: the release: a path, or on the Hub; or several that build on each other, as
+            in `apply_delta`.
         base: the base checkpoint, likewise.
         policy: what is asked of the release's signature.
         accept_license: as in `apply_delta`.
@@ -162,13 +157,11 @@ def open_delta(
         LicenseError: if terms must be accepted, and were not.
     """
     with ExitStack() as stack:
-        policy = policy.of(delta)
-        opened, authenticity = open_trusted(locate(delta), policy)
-        release = stack.enter_context(opened)
-        checkpoint = stack.enter_context(open_base(locate(base), release.manifest))
-        check_base(release.manifest, checkpoint)
-        agree(release, accept_license)
-        rebuild = Rebuild(release, checkpoint)
-        return OpenDelta(
-            release, authenticity, policy, rebuild, threads, max_memory, stack.pop_all()
-        )
+        deltas = named(delta)
+        found = [Located(path=locate(one)) for one in deltas]
+        lineage = stack.enter_context(open_lineage(deltas, found, policy))
+        checkpoint = stack.enter_context(lineage.open_base(Located(path=locate(base))))
+        lineage.check_base(checkpoint)
+        lineage.agree(accept_license)
+        rebuild = lineage.rebuild(checkpoint)
+        return OpenDelta(lineage, rebuild, threads, max_memory, stack.pop_all())

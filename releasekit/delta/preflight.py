@@ -17,13 +17,11 @@ from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
 from releasekit.checkpoint import Checkpoint, StoredCheckpoint, open_checkpoint
 from releasekit.checkpoint.locate import approach
 from releasekit.delta.apply import allot
-from releasekit.delta.base import examine, open_base
+from releasekit.delta.base import examine
 from releasekit.delta.consent import read_terms, to_accept, where
 from releasekit.delta.diagnosis import Finding
-from releasekit.delta.rebuild import Rebuild
+from releasekit.delta.lineage import Deltas, Lineage, named, open_lineage
 from releasekit.delta.release import Release
-from releasekit.delta.supply import Supply
-from releasekit.delta.trusted import open_trusted
 from releasekit.device.choose import AUTO, engines
 from releasekit.errors import (
     BaseMismatchError,
@@ -45,7 +43,7 @@ class Preflight:
 
     Attributes:
         base: the base, as it was named.
-        delta: the release, as it was named.
+        delta: the release, as it was named; several are joined.
         name: the release's name; None if it cannot be opened.
         findings: faults, the most telling first, and notes.
         memory_nbytes: host memory that the rebuild uses at most; None if that is not
@@ -79,7 +77,7 @@ class Preflight:
 
 def preflight(
     base: str | Path,
-    delta: str | Path,
+    delta: Deltas,
     *,
     out: str | Path | None = None,
     policy: Policy = DEFAULT_POLICY,
@@ -92,7 +90,8 @@ def preflight(
 
     Args:
         base: file or folder of the base checkpoint, or a model on the Hub.
-        delta: folder of the release, or its name on the Hub.
+        delta: folder of the release, or its name on the Hub; or several, as in
+            `apply_delta`.
         out: folder that is to be made; if it is given, the disk space is checked too.
         policy: what is asked of the release's signature.
         device: what adds the residuals, as in `apply_delta`.
@@ -106,43 +105,43 @@ def preflight(
     """
     started = time.monotonic()
     findings: list[Finding] = []
-    policy = policy.of(delta)
-    release: Release | None = None
-    authenticity: Authenticity | None = None
+    deltas = named(delta)
+    lineage: Lineage | None = None
     checkpoint: StoredCheckpoint | None = None
     memory = free = download = None
     with ExitStack() as kept:
         with Noting(
             findings, errors=(FormatError, HubError, IntegrityError, SignatureError)
         ):
-            located = kept.enter_context(approach(delta, progress))
-            opened, authenticity = open_trusted(located.path, policy, located.coming)
-            release = kept.enter_context(opened)
-            release.check_files()
-            findings += _to_accept(release)
-        manifest = None if release is None else release.manifest
+            at = [kept.enter_context(approach(one, progress)) for one in deltas]
+            lineage = kept.enter_context(open_lineage(deltas, at, policy))
+            lineage.check_files()
+            for release in lineage.releases:
+                findings += _to_accept(release)
+        manifest = None if lineage is None else lineage.last.manifest
         with Noting(findings), Noting(findings, "release", (BaseMismatchError,)):
             found = kept.enter_context(approach(base, progress))
-            path, coming = found.path, found.coming
             source = (
-                open_base(path, manifest, coming)
-                if manifest
-                else open_checkpoint(path, coming)
+                lineage.open_base(found)
+                if lineage is not None
+                else open_checkpoint(found.path, found.coming)
             )
             checkpoint = kept.enter_context(source)
-        if release is not None and checkpoint is not None:
+        if lineage is not None and checkpoint is not None:
             with Noting(findings):
-                findings += examine(release.manifest, checkpoint, release.folder)
-                memory = _memory(findings, release, checkpoint, device, threads, max_memory)
+                first = lineage.releases[0]
+                findings += examine(first.manifest, checkpoint, first.folder)
+                memory = _memory(findings, lineage, checkpoint, device, threads, max_memory)
                 if not any(finding.fatal for finding in findings):
-                    weights = release.manifest.weights
-                    download = Supply.of(release, checkpoint, found, weights).nbytes
+                    weights = lineage.last.manifest.weights
+                    download = lineage.supply(checkpoint, found, weights).nbytes
         if out is not None:
-            _check_out(findings, Path(out), (Path(base), Path(delta)), manifest)
+            inputs = tuple(Path(one) for one in (base, *deltas))
+            _check_out(findings, Path(out), inputs, manifest)
             free = free_nbytes(Path(out))
     return Preflight(
         base=str(base),
-        delta=str(delta),
+        delta=", ".join(map(str, deltas)),
         name=manifest.name if manifest else None,
         findings=tuple(findings),
         memory_nbytes=memory,
@@ -150,7 +149,7 @@ def preflight(
         free_nbytes=free,
         download_nbytes=download,
         seconds=time.monotonic() - started,
-        authenticity=authenticity,
+        authenticity=None if lineage is None else lineage.authenticity,
     )
 
 
@@ -192,7 +191,7 @@ class Noting:
 
 def _memory(
     findings: list[Finding],
-    release: Release,
+    lineage: Lineage,
     base: Checkpoint,
     device: str,
     threads: int | None,
@@ -200,7 +199,7 @@ def _memory(
 ) -> int | None:
     """Host memory that a rebuild takes at most; None if none would do."""
     chosen = engines(device)
-    rebuild = Rebuild(release, base, chosen[0].combine)
+    rebuild = lineage.rebuild(base, chosen[0].combine)
     with Noting(findings, kind="memory"):
         return allot(rebuild, chosen, threads, max_memory).memory_nbytes
     return None

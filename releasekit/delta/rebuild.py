@@ -25,6 +25,7 @@ from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.codec import ulp
 from releasekit.codec.chunks import Chunking
 from releasekit.codec.kernels import as_words
+from releasekit.delta.diagnosis import wanted
 from releasekit.delta.predict import Predictor
 from releasekit.delta.release import Release
 from releasekit.digest import blake3
@@ -94,6 +95,10 @@ class Rebuild:
         words = chunk // predictor.chunking.word_nbytes
         # The payload is read, its groups are cut out of it, and decoded.
         scratch = 2 * chunk + ulp.decode_nbytes(words, predictor.chunking.word)
+        if isinstance(self._base, Rebuild) and predictor.source is not None:
+            # What the release before makes, a chunk of it beside its place.
+            before = self._base.need([predictor.source.name])
+            scratch += before.scratch + 2 * before.buffer
         if self._combine is not ulp.combine:
             scratch += 2 * chunk  # residuals on their way to a device
         return Need(buffer=chunk + PAGE + predictor.spare_nbytes, scratch=scratch)
@@ -221,12 +226,14 @@ class Rebuild:
             return fault
         if self.manifest.predictor(maker) is not None:
             recorded = self.manifest.base[maker].digest
-            if hash_tensor(self._base, maker) != recorded:
+            found = hash_tensor(self._base, maker)
+            if found != recorded:
+                if isinstance(self._base, Rebuild):  # what made it can tell more
+                    wrong = f"expected digest {recorded}, found {found}"
+                    return self._base.diagnosis(maker, IntegrityError(wrong))
                 return BaseMismatchError(
                     f"{self._base.subject}: tensor {shown(maker)} is not the one that the "
-                    "delta was made with: expected the base with identity "
-                    f"{self.manifest.base_identity}; get that base, in the revision that "
-                    "the release names"
+                    f"delta was made with: {wanted(self.manifest)}"
                 )
         return IntegrityError(
             f"{self._release.folder}: tensor {shown(name)}: {fault}, though the release's "

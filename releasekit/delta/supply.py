@@ -8,7 +8,7 @@ rebuilt files is made of first. Files that no tensor is made of are not download
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ class Supply:
     @classmethod
     def of(
         cls,
-        release: Release,
+        releases: Sequence[Release],
         base: StoredCheckpoint,
         located: Located,
         entries: Iterable[WeightEntry],
@@ -46,21 +46,24 @@ class Supply:
         """What making some of the weight files takes.
 
         Args:
-            release: the release.
-            base: its base.
+            releases: the releases, each on what the one before it makes.
+            base: what the first is on.
             located: where that is.
-            entries: the weight files to make, in order.
+            entries: the weight files of the last to make, in order.
         """
-        manifest = release.manifest
-        files: tuple[dict[str, None], dict[str, None]] = ({}, {})  # kept in order
+        latest = tuple(reversed(releases))
+        files: list[dict[str, None]] = [{} for _ in (*latest, base)]  # kept in order
         for entry in entries:
             for placed in entry.layout.tensors:
                 name = placed.spec.name
-                maker = manifest.operations[name].of or name
-                files[0].update(dict.fromkeys(release.files_of(maker)))
-                if manifest.predictor(maker) is not None:
-                    files[1][base.home(maker)] = None
-        coming = (release.coming, located.coming)
+                for needed, release in zip(files, latest, strict=False):
+                    name = release.manifest.operations[name].of or name
+                    needed.update(dict.fromkeys(release.files_of(name)))
+                    if release.manifest.predictor(name) is None:
+                        break
+                else:
+                    files[-1][base.home(name)] = None
+        coming = (*(release.coming for release in latest), located.coming)
         return cls(
             tuple(
                 (arrivals, tuple(name for name in names if name in arrivals.names))

@@ -1,35 +1,34 @@
 """A release on its base, as a checkpoint that can be read by range: nothing is written.
 
 Reads are quickest where they begin and end as the release's chunks do (`piece`): then each
-chunk is decoded once. Whoever reads all of a tensor can hold it against its digest.
+chunk is decoded once. Others make a chunk beside, which each thread keeps until it needs
+another, so that a chunk that is read bit by bit is not decoded for each bit. Whoever reads
+all of a tensor can hold it against its digest.
+
+The base may be such a checkpoint itself: so v1.1 is read on v1.0 on the base of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from functools import lru_cache
+from threading import local
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from releasekit.checkpoint import Checkpoint
-from releasekit.codec import ulp
-from releasekit.codec.kernels import as_words
-from releasekit.delta.predict import Predictor
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release
-from releasekit.errors import (
-    BaseMismatchError,
-    FormatError,
-    IntegrityError,
-    ReleaseKitError,
-)
-from releasekit.names import shown
-from releasekit.resources import Need
+from releasekit.errors import BaseMismatchError, FormatError, IntegrityError
 from releasekit.tensors import TensorSpec
 
+#: Tensors whose tables of frames are kept: more than are read at one time.
+_TABLES: Final = 64
 
-class VirtualCheckpoint:
+
+class VirtualCheckpoint(Rebuild):
     """What a release rebuilds; see `Checkpoint` for the protocol.
 
     Attributes:
@@ -39,15 +38,11 @@ class VirtualCheckpoint:
 
     def __init__(self, release: Release, base: Checkpoint) -> None:
         """Read `release` on `base`, which stay the caller's to close."""
+        super().__init__(release, base)
         self.subject = str(release.folder)
         self.specs: Mapping[str, TensorSpec] = release.manifest.target
-        self._release = release
-        self._base = base
-        self._rebuild = Rebuild(release, base)
-
-    def need(self, names: Iterable[str]) -> Need:
-        """Memory that reading the named tensors takes, beside what they are read into."""
-        return self._rebuild.need(names)
+        self._sources = lru_cache(_TABLES)(lambda n: self._source(self._predictor(n)))
+        self._kept = local()
 
     def piece(self, name: str) -> int:
         """Words of a tensor that are best read at once."""
@@ -66,42 +61,29 @@ class VirtualCheckpoint:
             begin, nbytes = chunking.span(index)
             at, end = max(start, begin), min(stop, begin + nbytes)
             place = out[at - start : end - start]
-            whole = (at, end) == (begin, begin + nbytes)
-            chunk = place if whole else np.empty(nbytes, np.uint8)
-            try:
-                self._make(name, index, chunk)
-            except (BaseMismatchError, FormatError) as error:
-                raise self._diagnosis(name, error) from error
-            if not whole:
-                place[:] = chunk[at - begin : end - begin]
+            if (at, end) == (begin, begin + nbytes):
+                self._make(name, index, place)
+            else:
+                place[:] = self._beside(name, index, nbytes)[at - begin : end - begin]
+
+    def _beside(self, name: str, index: int, nbytes: int) -> NDArray[np.uint8]:
+        """A chunk, made in memory of its own."""
+        if getattr(self._kept, "of", None) != (name, index):
+            chunk = np.empty(nbytes, np.uint8)
+            self._kept.of = None
+            self._make(name, index, chunk)
+            self._kept.of, self._kept.chunk = (name, index), chunk
+        kept: NDArray[np.uint8] = self._kept.chunk
+        return kept
 
     def _make(self, name: str, index: int, out: NDArray[np.uint8]) -> None:
-        """Make one chunk."""
-        manifest = self._release.manifest
-        maker = manifest.operations[name].of or name
-        has_payload = manifest.operations[maker].op.has_payload
-        chunking = self._release.chunking(name)
-        predictor = Predictor(
-            base=self._base,
-            source=manifest.predictor(maker),
-            target=manifest.target[name],
-            chunking=chunking,
-            plain=self._release.plain if has_payload else None,
-            plain_name=maker,
-        )
-        spare = np.empty(predictor.spare_nbytes, np.uint8)
-        predictor.read(index, out, spare)
-        if not has_payload:
-            return
-        predictor.add_plain(index, out, spare)
-        frames = self._release.frame_offsets(maker)
-        ulp.decode(
-            self._release.payload(maker, frames[index], frames[index + 1]),
-            as_words(out, chunking.word),
-            word=chunking.word,
-            row=chunking.row,
-            where=f"{self.subject}: payload {shown(maker)}[{index}]",
-        )
+        """Make one chunk; raises whose fault it is if that fails."""
+        try:
+            source = self._sources(name)
+            spare = np.empty(source.predictor.spare_nbytes, np.uint8)
+            self._chunk(source, index, out, spare)
+        except (BaseMismatchError, FormatError) as error:
+            raise self.diagnosis(name, error) from error
 
     def check(self, name: str, digest: str) -> None:
         """Hold the BLAKE3 of all that was read of a tensor against the release.
@@ -109,14 +91,10 @@ class VirtualCheckpoint:
         Raises:
             BaseMismatchError, IntegrityError: with whose fault it is that they differ.
         """
-        wanted = self._release.manifest.operations[name].digest
+        wanted = self.manifest.operations[name].digest
         if digest != wanted:
             fault = IntegrityError(f"expected digest {wanted}, found {digest}")
-            raise self._diagnosis(name, fault) from fault
-
-    def _diagnosis(self, name: str, fault: ReleaseKitError) -> ReleaseKitError:
-        """Whose fault it is that a tensor could not be read, or is wrong."""
-        return self._rebuild.diagnosis(name, fault)
+            raise self.diagnosis(name, fault) from fault
 
     def close(self) -> None:
         """Nothing: release and base are the caller's."""

@@ -15,6 +15,7 @@ from releasekit.authenticity import DEFAULT_POLICY, Policy, refuse_unsigned
 from releasekit.checkpoint.locate import locate, look
 from releasekit.delta import preflight as of_releases
 from releasekit.delta.diagnosis import Finding
+from releasekit.delta.lineage import Deltas, named, one_alone
 from releasekit.delta.preflight import Noting, Preflight
 from releasekit.device.choose import AUTO as AUTO_DEVICE
 from releasekit.foreign.recipes import AUTO
@@ -26,7 +27,7 @@ from releasekit.resources import DEFAULT_MAX_MEMORY
 
 def preflight(
     base: str | Path,
-    delta: str | Path,
+    delta: Deltas,
     *,
     out: str | Path | None = None,
     policy: Policy = DEFAULT_POLICY,
@@ -40,7 +41,8 @@ def preflight(
 
     Args:
         base: the base checkpoint: a path, or a model on the Hub.
-        delta: a release of ours, or another tool's delta, likewise.
+        delta: a release of ours, or another tool's delta, likewise; or several releases
+            of ours that build on each other.
         out: folder that is to be made; if it is given, the disk space is checked too.
         policy: what is asked of a release's signature.
         recipe: whose script to follow with another tool's delta.
@@ -56,18 +58,20 @@ def preflight(
         OSError: if the system fails.
     """
     started = time.monotonic()
-    origin = recognise(look(delta, progress), recipe)
-    if origin is Origin.RELEASE:
+    deltas = named(delta)
+    origins = [recognise(look(one, progress), recipe) for one in deltas]
+    if all(origin is Origin.RELEASE for origin in origins):
         return of_releases.preflight(
             base,
             delta,
             out=out,
-            policy=policy.of(delta),
+            policy=policy,
             device=device,
             threads=threads,
             max_memory=max_memory,
             progress=progress,
         )
+    delta, origin = one_alone(deltas), origins[0]
     refuse_unsigned(delta, policy.of(delta))
     path = locate(delta, progress)
     # Not for releases, which are asked about most often: it costs a tenth of a second.

@@ -180,6 +180,7 @@ def test_apply_as_json(world: World) -> None:
     assert world.applied == {
         "out": str(world.rebuilt),
         "name": "tune",
+        "releases": ["tune 1"],
         "identity": world.made["target_identity"],
         "nbytes": world.made["full_nbytes"],
         "files": world.applied["files"],
@@ -354,6 +355,7 @@ def test_a_dry_run_writes_nothing(world: World, tmp_path: Path, form: str) -> No
     others = sum(p.stat().st_size for p in world.release.glob("target/**/*.*"))
     assert plan == {
         "out": str(tmp_path / "deep" / "out"),
+        "releases": ["tune 1"],
         "files": sizes,
         # each tensor that predicts one of the target's: embed, layer, norm, steps
         "base_nbytes": 50 * 64 * 2 + 64 * 64 * 2 + 64 * 4 + 8,

@@ -14,6 +14,7 @@ from blake3 import blake3
 from releasekit.errors import FormatError
 from releasekit.manifest_parser import parse
 from releasekit.operations import Op
+from releasekit.versions import EXPECTED
 from tests.builders import safetensors_bytes
 
 Document = dict[str, Any]
@@ -75,6 +76,12 @@ def document() -> Document:
                 for name, dtype, shape, digest in base
             ],
             "accepted": [d(b"another"), d(b"base")],
+            "release": {
+                "name": "früher",
+                "version": "0.9",
+                "manifest": d(b"its manifest"),
+                "hub": "org/früher@v0.9",
+            },
         },
         "target": {
             "identity": identity(target),
@@ -250,6 +257,7 @@ def test_what_only_a_newer_version_knows_is_refused(change: Change, message: str
         "codec.params",
         "base",
         "base.tensors.4",
+        "base.release",
         "target",
         "target.weights.1",
         "target.files.0",
@@ -275,6 +283,7 @@ def test_unknown_fields_are_refused(path: str) -> None:
         ("base", "identity"),
         ("base", "tensors"),
         *(("base.tensors[0]", key) for key in ("name", "dtype", "shape", "digest")),
+        *(("base.release", key) for key in ("name", "version", "manifest")),
         *(("target", key) for key in ("identity", "weights", "files")),
         *(("target.weights[1]", key) for key in ("path", "size", "sha256", "header")),
         *(("target.files[0]", key) for key in ("path", "size", "sha256")),
@@ -310,6 +319,23 @@ def test_missing_fields_are_refused(path: str, key: str) -> None:
             put("base.tensors.0.digest", "0" * 63),
             "base.tensors[0].digest: expected 64 lowercase hexadecimal digits, found "
             f'"{"0" * 59}…"',
+        ),
+        (
+            put("base.release.name", "a\nb"),
+            "base.release.name: expected a line of 1 to 200 characters, found "
+            r'"a\nb"',
+        ),
+        (
+            put("base.release.version", "v1"),
+            f'base.release.version: expected {EXPECTED}, found "v1"',
+        ),
+        (
+            put("base.release.manifest", "0"),
+            'base.release.manifest: expected 64 lowercase hexadecimal digits, found "0"',
+        ),
+        (
+            put("base.release.hub", ""),
+            'base.release.hub: expected a line of 1 to 200 characters, found ""',
         ),
         (
             put("shards.0.sha256", "A" * 64),
