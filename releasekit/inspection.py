@@ -13,11 +13,12 @@ from releasekit.checkpoint import open_found
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import locate
 from releasekit.delta.release import Release
+from releasekit.folding import fold
 from releasekit.license_files import read_chain
 from releasekit.licenses.chain import Chain
 from releasekit.manifest import MANIFEST, SIGNATURE, Manifest
 from releasekit.operations import count_operations
-from releasekit.tensors import TensorSpec
+from releasekit.tensors import DType, TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +40,50 @@ class TensorInfo:
     @property
     def ratio(self) -> float | None:
         """Published size divided by full size; None outside a release."""
-        if self.published_nbytes is None:
-            return None
-        return self.published_nbytes / self.spec.nbytes if self.spec.nbytes else 0.0
+        return _ratio(self.published_nbytes, self.spec.nbytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorGroup:
+    """Tensors that are alike but for numbers in their names, as those of layers are.
+
+    Attributes:
+        name: stands for their names: `layers.{0…79}.up.weight`.
+        count: how many they are; 1 for a tensor that is like no other.
+        spec: that of the first, whose dtype and shape all have.
+        nbytes: size of all together.
+        op: in a release, the operation that makes each of them.
+        published_nbytes: in a release, the size of their payloads together.
+    """
+
+    name: str
+    count: int
+    spec: TensorSpec
+    nbytes: int
+    op: str | None = None
+    published_nbytes: int | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Published size divided by full size; None outside a release."""
+        return _ratio(self.published_nbytes, self.nbytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DTypeTotal:
+    """Tensors of one dtype.
+
+    Attributes:
+        dtype: theirs.
+        tensors: how many they are.
+        elements: how many numbers they have.
+        nbytes: their size.
+    """
+
+    dtype: DType
+    tensors: int
+    elements: int
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +116,40 @@ class Inspection:
     def tensor_nbytes(self) -> int:
         """Size of all tensors, uncompressed."""
         return sum(info.spec.nbytes for info in self.tensors)
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all tensors, as the Hub counts parameters."""
+        return sum(info.spec.numel for info in self.tensors)
+
+    @property
+    def groups(self) -> tuple[TensorGroup, ...]:
+        """The tensors, those together that differ in nothing but numbers in their names."""
+        alike = [
+            (info.spec.name, (info.spec.dtype, info.spec.shape, info.op))
+            for info in self.tensors
+        ]
+        return tuple(
+            _group(folded.name, [self.tensors[place] for place in folded.members])
+            for folded in fold(alike)
+        )
+
+    @property
+    def dtypes(self) -> tuple[DTypeTotal, ...]:
+        """Totals of each dtype, the largest first."""
+        by_dtype: dict[DType, list[TensorSpec]] = {}
+        for info in self.tensors:
+            by_dtype.setdefault(info.spec.dtype, []).append(info.spec)
+        found = (
+            DTypeTotal(
+                dtype=dtype,
+                tensors=len(specs),
+                elements=sum(spec.numel for spec in specs),
+                nbytes=sum(spec.nbytes for spec in specs),
+            )
+            for dtype, specs in by_dtype.items()
+        )
+        return tuple(sorted(found, key=lambda total: -total.nbytes))
 
     @property
     def operations(self) -> dict[str, int]:
@@ -113,6 +189,24 @@ def inspect(path: str | Path) -> Inspection:
             container=found.kind.label,
             licenses=read_chain(found.root) if path.is_dir() else None,
         )
+
+
+def _ratio(published: int | None, nbytes: int) -> float | None:
+    if published is None:
+        return None
+    return published / nbytes if nbytes else 0.0
+
+
+def _group(name: str, infos: list[TensorInfo]) -> TensorGroup:
+    published = [n for info in infos if (n := info.published_nbytes) is not None]
+    return TensorGroup(
+        name=name,
+        count=len(infos),
+        spec=infos[0].spec,
+        nbytes=sum(info.spec.nbytes for info in infos),
+        op=infos[0].op,
+        published_nbytes=sum(published) if published else None,
+    )
 
 
 def _inspect_release(path: Path) -> Inspection:

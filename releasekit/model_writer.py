@@ -36,10 +36,10 @@ from releasekit.sharding import Shard, index_of
 from releasekit.writing import reserve, sync
 
 #: Bytes of a tensor that are made at once: a whole number of any dtype's words.
-_PIECE: Final = 1 << 20
+PIECE: Final = 1 << 20
 #: What a piece takes: itself; and, in each thread, as much again of each source, in a
 #: dtype up to four times as wide, and what lies between its elements.
-NEED: Final = Need(buffer=_PIECE + PAGE, scratch=10 * _PIECE)
+NEED: Final = Need(buffer=PIECE + PAGE, scratch=10 * PIECE)
 
 #: Called with the pieces of each tensor in order; of several tensors at once.
 Observer = Callable[[str, NDArray[np.uint8]], None]
@@ -186,7 +186,7 @@ class ModelWriter:
         def make(item: tuple[Placed, int], spare: NDArray[np.uint8]) -> NDArray[np.uint8]:
             placed, start = item
             offset = shard.layout.data_start + placed.begin + start
-            nbytes = min(_PIECE, placed.spec.nbytes - start)
+            nbytes = min(PIECE, placed.spec.nbytes - start)
             data = as_in_file(spare, offset, nbytes)
             source.read(placed.spec.name, start, data)
             if output is not None:
@@ -196,7 +196,7 @@ class ModelWriter:
         items = (
             (placed, start)
             for placed in shard.layout.tensors
-            for start in range(0, placed.spec.nbytes, _PIECE)
+            for start in range(0, placed.spec.nbytes, PIECE)
         )
         hasher = sha256(shard.layout.prefix)
         tensors = {placed.spec.name: blake3() for placed in shard.layout.tensors}

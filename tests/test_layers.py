@@ -24,14 +24,14 @@ LAYERS = {
         "versions",
     },
     "pure": {
-        *("strictjson", "layout", "sums", "codec", "operations", "manifest"),
+        *("strictjson", "layout", "sums", "codec", "operations", "manifest", "folding"),
         *("evals", "licenses", "manifest_parser", "provenance", "sharding", "statistics"),
         "stricttoml",
     },
     "effects": {
         *("blocks", "card", "charts", "checkpoint", "device", "hashing", "hub"),
         *("license_files", "model_writer", "output", "pictures", "pipeline", "received"),
-        *("resources", "signing", "trust", "writing"),
+        *("resources", "signing", "smallest", "trust", "writing"),
     },
     "workflows": {
         *("admission", "amending", "authenticity", "comparison", "conversion", "delta"),
@@ -108,7 +108,12 @@ def layer_of(module: str) -> int:
 
 
 def test_the_source_was_found() -> None:
-    assert IMPORTS["delta.apply"] >= {"output", "manifest", "delta.rebuild", "delta.lineage"}
+    assert IMPORTS["delta.apply"] >= {
+        "output",
+        "manifest",
+        "delta.rebuild",
+        "delta.lineage",
+    }
     assert "strictjson" in IMPORTS["manifest"]  # `from releasekit import strictjson`
     assert "checkpoint.discover" in IMPORTS["checkpoint"]  # inside a function
 

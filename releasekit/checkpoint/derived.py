@@ -1,4 +1,4 @@
-"""Checkpoints made of others as they are read: in another dtype, in other files.
+"""Checkpoints made of others as they are read: in another dtype, watched, in other files.
 
 Nothing is written, and nothing is held: a range of a derived tensor is made from the same
 range of its source.
@@ -17,7 +17,11 @@ from releasekit.checkpoint import Checkpoint
 from releasekit.codec.cast import Changes, cast, cast_changes
 from releasekit.codec.formats import castable
 from releasekit.codec.kernels import as_words
+from releasekit.errors import IntegrityError
+from releasekit.names import shown
+from releasekit.operations import is_buffer
 from releasekit.sharding import Shard
+from releasekit.statistics.narrowing import Holding, is_held
 from releasekit.tensors import DType, TensorSpec
 
 
@@ -78,13 +82,29 @@ class Cast(Derived):
         changes: what was lost of the values read so far.
     """
 
-    def __init__(self, source: Checkpoint, dtype: DType) -> None:
+    def __init__(
+        self,
+        source: Checkpoint,
+        to: DType | Mapping[str, DType],
+        *,
+        lossless: bool = False,
+    ) -> None:
+        """Derive it.
+
+        Args:
+            source: the checkpoint to read from.
+            to: what floats become: all of them, or those of the tensors named.
+            lossless: reading refuses a value that the other dtype does not hold, bit for
+                bit. NaNs count, too.
+        """
         super().__init__(source)
         self.changes = Changes()
+        self._lossless = lossless
         self._lock = threading.Lock()
         self.specs = {
             name: TensorSpec(name=name, dtype=dtype, shape=spec.shape)
-            if castable(spec.dtype, dtype)
+            if (dtype := to if isinstance(to, DType) else to.get(name))
+            and castable(spec.dtype, dtype)
             else spec
             for name, spec in source.specs.items()
         }
@@ -99,9 +119,36 @@ class Cast(Derived):
         self._source.read(name, start * source.dtype.bits // spec.dtype.bits, raw)
         words = as_words(raw, source.dtype.word)
         cast(words, source.dtype, spec.dtype, as_words(out, spec.dtype.word))
+        if self._lossless:
+            if not is_held(raw, source.dtype, spec.dtype):
+                raise IntegrityError(
+                    f"{self.subject}: expected only values of {spec.dtype.label} in tensor "
+                    f"{shown(name)}, as when it was read before, found others: it changes "
+                    "while it is read; run this again once nothing writes to it"
+                )
+            return
         changes = cast_changes(words, source.dtype, spec.dtype)
         with self._lock:
             self.changes += changes
+
+
+class Watched(Derived):
+    """The same checkpoint; what is read of it is noted.
+
+    Attributes:
+        holding: which smaller dtypes hold all that was read.
+    """
+
+    def __init__(self, source: Checkpoint, holding: Holding) -> None:
+        super().__init__(source)
+        self.holding: Final = holding
+
+    def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` on; see `Checkpoint`."""
+        self._source.read(name, start, out)
+        dtype = self.specs[name].dtype
+        if self.holding.holders(dtype) and not is_buffer(name):  # else none does, or may
+            self.holding.take(dtype, self.holding.look(out, dtype))
 
 
 class Sharded(Derived):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from releasekit.operations import is_buffer
 from releasekit.statistics.changes import Change, Distances, plus
 from releasekit.statistics.narrowing import common, narrower
 from releasekit.statistics.values import Values
@@ -253,6 +254,8 @@ def narrowings(sides: Iterable[TensorSide]) -> tuple[Narrowing, ...]:
     """Dtypes of a checkpoint that are wider than its values need, throughout."""
     by_dtype: dict[DType, list[TensorSide]] = {}
     for side in sides:
+        if is_buffer(side.spec.name):
+            continue  # libraries compute it: its dtype is no choice of the model's
         if narrower(side.spec.dtype) and side.spec.numel:
             by_dtype.setdefault(side.spec.dtype, []).append(side)
     return tuple(

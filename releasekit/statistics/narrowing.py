@@ -6,26 +6,35 @@ it, gives the same bits: signs of zeros, infinities, and of NaNs only those that
 itself makes.
 
 For finite numbers three figures decide, whatever the dtypes: how many mantissa bits they
-take, the exponent of their lowest bit, and the largest magnitude.
+take, the exponent of their lowest bit, and the largest magnitude. Where only some dtypes
+are in question, and no figures are wanted, `Holding` makes the cast there and back, and
+stops at the first block that a dtype does not hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from functools import cache
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from releasekit.codec.floats import Layout, lane, wide_dtype, widener
+from releasekit.codec.floats import narrower as rounder
 from releasekit.codec.formats import castable
 from releasekit.codec.kernels import as_words
+from releasekit.codec.native import Kernel
 from releasekit.statistics import kernels
 from releasekit.statistics.scratch import Scratch
 from releasekit.statistics.words import table
 from releasekit.tensors import DType
 
 _NONE: Final = 1 << 20  # above every exponent
+#: Words that are looked at before the next question whether it is worth going on.
+_BLOCK: Final = 1 << 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,3 +122,66 @@ def common(tensors: Iterable[tuple[DType, ...]]) -> tuple[DType, ...]:
     for holding in tensors:
         found = holding if found is None else tuple(d for d in found if d in holding)
     return found or ()
+
+
+def is_held(data: NDArray[np.uint8], source: DType, target: DType) -> bool:
+    """Whether a cast of whole words of `source` to `target` and back changes none."""
+    out = np.zeros(1, np.uint64)
+    _loss(source, target)(as_words(data, source.word), out)
+    return not out[0]
+
+
+class Holding:
+    """Which smaller dtypes hold every value that was looked at so far, by its dtype.
+
+    May be used from several threads at once. What holds all is the same in any order.
+    """
+
+    def __init__(self, candidates: Mapping[DType, tuple[DType, ...]]) -> None:
+        """Nothing was looked at: all candidates of a dtype still hold its values."""
+        self._holders = dict(candidates)
+        self._lock = threading.Lock()
+
+    def holders(self, dtype: DType) -> tuple[DType, ...]:
+        """Candidates that hold all values of a dtype, in the order in which they came."""
+        return self._holders.get(dtype, ())
+
+    def look(self, data: NDArray[np.uint8], dtype: DType) -> tuple[DType, ...]:
+        """Of those that held all so far, the candidates that hold these words, too."""
+        return tuple(o for o in self.holders(dtype) if is_held(data, dtype, o))
+
+    def take(self, dtype: DType, found: tuple[DType, ...]) -> None:
+        """Keep only what is `found` to hold more words of a dtype."""
+        with self._lock:
+            kept = tuple(other for other in self.holders(dtype) if other in found)
+            self._holders[dtype] = kept
+
+
+@cache
+def _loss(source: DType, target: DType) -> Kernel:
+    """Build the loop that counts words that do not survive; it stops after some."""
+    wide = wide_dtype(source, target)
+    word, _ = lane(wide)
+    widen, narrow = widener(source, wide), rounder(wide, target)
+    widen_again, narrow_again = widener(target, wide), rounder(wide, source)
+    mask = word(Layout(source).magnitude)
+
+    def lost(words: Any, out: Any) -> None:
+        for start in range(0, words.size, _BLOCK):
+            xs = words[start : min(start + _BLOCK, words.size)]
+            count = np.uint64(0)
+            for i in range(xs.size):
+                magnitude = word(word(xs[i]) & mask)
+                there = narrow(widen(magnitude))
+                back = narrow_again(widen_again(there))
+                count += np.uint64(back != magnitude)
+            out[0] = count
+            if count:
+                break
+
+    return Kernel(
+        lost,
+        f"u{source.bits // 8}* u8*",
+        helpers=(widen, narrow, widen_again, narrow_again),
+        variant=f"_{source.label}_{target.label}",
+    )

@@ -275,7 +275,10 @@ def test_a_kept_shard_of_another_source_is_not_believed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dtype": "int8"}, "dtype int8: expected one of float16, bfloat16, float32"),
+        (
+            {"dtype": "int8"},
+            "dtype int8: expected one of float16, bfloat16, float32, smallest",
+        ),
         ({"shard_nbytes": 0}, "shard size: expected at least 1 byte, found 0"),
     ],
 )
