@@ -16,19 +16,19 @@ from itertools import pairwise
 from pathlib import Path
 
 from releasekit.admission import remember
-from releasekit.authenticity import Authenticity, Policy
+from releasekit.authenticity import Authenticity, Policy, authenticate
 from releasekit.checkpoint import Checkpoint, StoredCheckpoint
 from releasekit.checkpoint.locate import Located
 from releasekit.codec import ulp
 from releasekit.delta.base import check_base, open_base
-from releasekit.delta.consent import Consent, agree
+from releasekit.delta.consent import Consent, agree, read_terms
 from releasekit.delta.rebuild import Rebuild
 from releasekit.delta.release import Release, read_manifest
 from releasekit.delta.supply import Supply
 from releasekit.delta.trusted import open_trusted
 from releasekit.delta.virtual import VirtualCheckpoint
 from releasekit.errors import UsageError
-from releasekit.licenses.chain import Chain
+from releasekit.licenses.chain import Chain, Grant
 from releasekit.manifest import Manifest, WeightEntry
 
 #: A release, or several that build on each other, in whatever order: paths, or on the Hub.
@@ -73,30 +73,20 @@ class Link:
     policy: Policy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
+@dataclass(frozen=True, kw_only=True)
+class Line:
     """Releases, open, each made on what the one before it rebuilds.
 
     Attributes:
-        links: the releases, in the order in which they are applied.
+        releases: the releases, in the order in which they are applied.
     """
 
-    links: tuple[Link, ...]
+    releases: tuple[Release, ...]
 
     @property
     def last(self) -> Release:
         """The release whose model is rebuilt."""
-        return self.links[-1].release
-
-    @property
-    def releases(self) -> tuple[Release, ...]:
-        """The releases, in the order in which they are applied."""
-        return tuple(link.release for link in self.links)
-
-    @property
-    def authenticity(self) -> Authenticity:
-        """Whose the last release is."""
-        return self.links[-1].authenticity
+        return self.releases[-1]
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -135,14 +125,6 @@ class Lineage:
         for release in self.releases:
             release.check_files()
 
-    def agree(self, consent: Consent) -> Chain | None:
-        """See that the user accepts the terms of every release; as `consent.agree`.
-
-        Returns:
-            The licences of the model that is rebuilt.
-        """
-        return [agree(release, consent) for release in self.releases][-1]
-
     def footing(self, base: Checkpoint) -> Checkpoint:
         """What the last release is rebuilt on: `base`, or what the others make of it."""
         found = base
@@ -169,6 +151,46 @@ class Lineage:
         """What making some of the last model's files takes from the Hub."""
         return Supply.of(self.releases, base, where, entries)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage(Line):
+    """The same, and whose they are.
+
+    Attributes:
+        links: the releases, in the order in which they are applied.
+    """
+
+    links: tuple[Link, ...]
+
+    @property
+    def authenticity(self) -> Authenticity:
+        """Whose the last release is."""
+        return self.links[-1].authenticity
+
+    def agree(self, consent: Consent) -> Chain | None:
+        """See that the user accepts the terms of every release; as `consent.agree`.
+
+        Returns:
+            The licences of the model that is rebuilt.
+        """
+        for release, _ in self.terms():
+            agree(release, consent)
+        return read_terms(self.last)
+
+    def terms(self) -> Iterator[tuple[Release, list[Grant]]]:
+        """Licences that restrict use, with the release to ask about; the last one first.
+
+        Nobody is asked twice for the same terms, whichever models they are of.
+        """
+        known: set[Grant] = set()
+        for release in reversed(self.releases):
+            chain = read_terms(release)
+            grants = {replace(g, of=""): g for g in (chain.grants if chain else ())}
+            new = [g for same, g in grants.items() if same not in known and not g.free]
+            known |= grants.keys()
+            if new:
+                yield release, new
+
     def remember(self) -> None:
         """Note in the trust file what was rebuilt."""
         for link in self.links:
@@ -192,7 +214,7 @@ def open_lineage(
         UsageError: if they do not build on each other.
         SignatureError, FormatError, IntegrityError: as `open_trusted`.
     """
-    order = _order([(str(name), at.path) for name, at in zip(deltas, found, strict=True)])
+    order = _order(deltas, found, policy)
     with ExitStack() as stack:
         links = []
         for index in order:
@@ -205,12 +227,12 @@ def open_lineage(
             release = stack.enter_context(opened)
             links.append(Link(release=release, authenticity=authenticity, policy=asked))
         for before, after in pairwise(links):
-            # Once more, on what was checked: the order came from what was not.
+            # Once more: these manifests were read anew.
             if not _fits(before.release.manifest, after.release.manifest):
                 raise UsageError(
                     f"{after.release.folder}: has changed while it was read; try again"
                 )
-        yield Lineage(links=tuple(links))
+        yield Lineage(releases=tuple(link.release for link in links), links=tuple(links))
 
 
 def path_to(
@@ -226,6 +248,8 @@ def path_to(
     Raises:
         UsageError, FormatError, IntegrityError: as `read_manifest`.
     """
+    if not others:
+        return [(tip, folder)]
     known = [(name, path, read_manifest(path, None)[0]) for name, path in others]
     found = [(tip, folder, read_manifest(folder, None)[0])]
     while before := [one for one in known if _fits(one[2], found[0][2])]:
@@ -236,25 +260,45 @@ def path_to(
 
 def _fits(before: Manifest, after: Manifest) -> bool:
     """Whether what one release rebuilds serves as the base of another."""
-    return before.target_identity in (after.base_identity, *after.accepted)
+    if before.target_identity == after.base_identity:
+        return True
+    # Of what else is accepted, a publisher says that it has all that is read of the base.
+    return before.target_identity in after.accepted and all(
+        before.target.get(name) == spec
+        and before.operations[name].digest == after.base[name].digest
+        for name, spec in after.predictors.items()
+    )
 
 
-def _order(named: Sequence[tuple[str, Path]]) -> list[int]:
-    """In what order releases build on each other, as indices.
+def _order(
+    deltas: Sequence[str | Path], found: Sequence[Located], policy: Policy
+) -> list[int]:
+    """In what order releases build on each other, as indices; for `open_lineage`.
 
-    Raises:
-        UsageError: if they do not.
+    Nothing in a release is read before its signature was checked, the order neither.
     """
-    if len(named) == 1:
+    if len(deltas) == 1:
         return [0]
-    manifests = [read_manifest(path, None)[0] for _, path in named]
+    manifests = []
+    names: dict[str, str] = {}
+    for delta, at in zip(deltas, found, strict=True):
+        signed = authenticate(at.path, policy.of(delta)).files
+        manifest, key = read_manifest(at.path, signed)
+        if key in names:
+            raise UsageError(
+                f"{names[key]} and {delta}: are the same release, {manifest.name} "
+                f"{manifest.version}: name it once"
+            )
+        names[key] = str(delta)
+        manifests.append(manifest)
+    named = list(names.values())
     before: dict[int, int] = {}
     for index, after in enumerate(manifests):
         fitting = [i for i, m in enumerate(manifests) if i != index and _fits(m, after)]
         if len(fitting) > 1:
-            one, other = (named[i][0] for i in fitting[:2])
+            one, other = (named[i] for i in fitting[:2])
             raise UsageError(
-                f"{one} and {other}: rebuild the same model, which {named[index][0]} is "
+                f"{one} and {other}: rebuild the same model, which {named[index]} is "
                 "made on: name one of them"
             )
         if fitting:
@@ -269,10 +313,9 @@ def _order(named: Sequence[tuple[str, Path]]) -> list[int]:
     if len(starts) < 2:
         raise UsageError(
             "delta: the releases do not lead from a base to a model: "
-            f"{', '.join(name for name, _ in named)}: name each once, and only those that "
-            "build on each other"
+            f"{', '.join(named)}: name only those that build on each other"
         )
-    texts = [f"{named[i][0]} on {manifests[i].base_identity}" for i in starts]
+    texts = [f"{named[i]} on {manifests[i].base_identity}" for i in starts]
     raise UsageError(
         f"delta: the releases do not build on each other: {'; '.join(texts)}, and no other "
         "of them rebuilds either: name all from the base to the model that you want, and "

@@ -8,6 +8,7 @@ files are downloaded. The delta's files are compared by size; digests are for `v
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from releasekit.checkpoint import Checkpoint, StoredCheckpoint, open_checkpoint
 from releasekit.checkpoint.locate import approach
 from releasekit.delta.apply import allot
 from releasekit.delta.base import examine
-from releasekit.delta.consent import read_terms, to_accept, where
+from releasekit.delta.consent import where
 from releasekit.delta.diagnosis import Finding
 from releasekit.delta.lineage import Deltas, Lineage, named, open_lineage
 from releasekit.delta.release import Release
@@ -31,6 +32,7 @@ from releasekit.errors import (
     ReleaseKitError,
     SignatureError,
 )
+from releasekit.licenses.chain import Grant
 from releasekit.manifest import Manifest
 from releasekit.output import PARTIAL_SUFFIX, check_output, free_nbytes, require_space
 from releasekit.progress import ProgressCallback
@@ -116,8 +118,8 @@ def preflight(
             at = [kept.enter_context(approach(one, progress)) for one in deltas]
             lineage = kept.enter_context(open_lineage(deltas, at, policy))
             lineage.check_files()
-            for release in lineage.releases:
-                findings += _to_accept(release)
+            for release, grants in lineage.terms():
+                findings += _to_accept(release, grants)
         manifest = None if lineage is None else lineage.last.manifest
         with Noting(findings), Noting(findings, "release", (BaseMismatchError,)):
             found = kept.enter_context(approach(base, progress))
@@ -205,9 +207,9 @@ def _memory(
     return None
 
 
-def _to_accept(release: Release) -> list[Finding]:
-    """Licences that every user must accept, which is no fault."""
-    chain = read_terms(release)
+def _to_accept(release: Release, grants: Iterable[Grant]) -> list[Finding]:
+    """Licences that every user must accept, each once, which is no fault."""
+    strict = {grant.id: grant for grant in grants if grant.acceptance}
     return [
         Finding(
             kind="license",
@@ -215,7 +217,7 @@ def _to_accept(release: Release) -> list[Finding]:
             f"{where(release, grant)}, then give apply-delta --accept-license",
             fatal=False,
         )
-        for grant in (to_accept(chain) if chain else [])
+        for grant in strict.values()
     ]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Protocol
 
@@ -86,19 +86,23 @@ class Rebuild:
 
     def need(self, names: Iterable[str]) -> Need:
         """Memory that the largest chunk of the named tensors needs."""
-        nothing = Need(buffer=0, scratch=0)
-        return reduce(Need.__or__, (self._need(n) for n in names), nothing)
+        predictors = [self._predictor(name) for name in names]
+        need = reduce(Need.__or__, map(self._need, predictors), Need(buffer=0, scratch=0))
+        read = dict.fromkeys(p.source.name for p in predictors if p.source is not None)
+        if not (isinstance(self._base, Rebuild) and read):
+            return need
+        # What the release before makes comes first, in the same scratch space. Each thread
+        # keeps a chunk of that beside its place, and may be making one of another tensor:
+        # so the largest of each add up.
+        before = self._base.need(read)
+        scratch = max(need.scratch, before.scratch) + 2 * before.buffer
+        return replace(need, scratch=scratch)
 
-    def _need(self, name: str) -> Need:
-        predictor = self._predictor(name)
+    def _need(self, predictor: Predictor) -> Need:
         chunk = predictor.chunking.chunk_nbytes
         words = chunk // predictor.chunking.word_nbytes
         # The payload is read, its groups are cut out of it, and decoded.
         scratch = 2 * chunk + ulp.decode_nbytes(words, predictor.chunking.word)
-        if isinstance(self._base, Rebuild) and predictor.source is not None:
-            # What the release before makes, a chunk of it beside its place.
-            before = self._base.need([predictor.source.name])
-            scratch += before.scratch + 2 * before.buffer
         if self._combine is not ulp.combine:
             scratch += 2 * chunk  # residuals on their way to a device
         return Need(buffer=chunk + PAGE + predictor.spare_nbytes, scratch=scratch)

@@ -84,11 +84,14 @@ class Supply:
             out: where the rebuilt model will be.
             nbytes: its size, as far as it is not there yet.
         """
+        taken: dict[int, tuple[Path, list[int]]] = {}  # all that comes to a disk together
         for arrivals, names in self.needs:
             cache = arrivals.remote.folder
-            sizes = arrivals.lacking(names)
-            if _disk(cache) == _disk(out):
-                sizes = [self.nbytes, nbytes]
+            _, sizes = taken.setdefault(_disk(cache), (cache, []))
+            sizes += arrivals.lacking(names)
+        for disk, (cache, sizes) in taken.items():
+            if disk == _disk(out):
+                sizes.append(nbytes)
             require_space(cache, sizes, elsewhere=CACHE_ELSEWHERE)
 
     def begin(self, progress: ProgressCallback | None, check: Callable[[], None]) -> None:

@@ -2,8 +2,9 @@
 
 Reads are quickest where they begin and end as the release's chunks do (`piece`): then each
 chunk is decoded once. Others make a chunk beside, which each thread keeps until it needs
-another, so that a chunk that is read bit by bit is not decoded for each bit. Whoever reads
-all of a tensor can hold it against its digest.
+another, so that a chunk that is read bit by bit is not decoded for each bit; and what one
+thread keeps, or makes, serves the others that want it meanwhile. Whoever reads all of a
+tensor can hold it against its digest.
 
 The base may be such a checkpoint itself: so v1.1 is read on v1.0 on the base of both.
 """
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from threading import local
+from threading import Lock, local
 from typing import Any, Final, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,14 @@ from releasekit.tensors import TensorSpec
 
 #: Tensors whose tables of frames are kept: more than are read at one time.
 _TABLES: Final = 64
+
+
+class _Beside:
+    """A chunk in memory of its own; it lasts as long as some thread keeps it."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.data: NDArray[np.uint8] | None = None
 
 
 class VirtualCheckpoint(Rebuild):
@@ -43,6 +53,8 @@ class VirtualCheckpoint(Rebuild):
         self.specs: Mapping[str, TensorSpec] = release.manifest.target
         self._sources = lru_cache(_TABLES)(lambda n: self._source(self._predictor(n)))
         self._kept = local()
+        self._shared: WeakValueDictionary[tuple[str, int], _Beside] = WeakValueDictionary()
+        self._sharing = Lock()
 
     def piece(self, name: str) -> int:
         """Words of a tensor that are best read at once."""
@@ -67,14 +79,18 @@ class VirtualCheckpoint(Rebuild):
                 place[:] = self._beside(name, index, nbytes)[at - begin : end - begin]
 
     def _beside(self, name: str, index: int, nbytes: int) -> NDArray[np.uint8]:
-        """A chunk, made in memory of its own."""
-        if getattr(self._kept, "of", None) != (name, index):
-            chunk = np.empty(nbytes, np.uint8)
-            self._kept.of = None
-            self._make(name, index, chunk)
-            self._kept.of, self._kept.chunk = (name, index), chunk
-        kept: NDArray[np.uint8] = self._kept.chunk
-        return kept
+        """A chunk in memory of its own; made, unless some thread keeps it."""
+        with self._sharing:
+            chunk = self._shared.get((name, index))
+            if chunk is None:
+                chunk = self._shared[name, index] = _Beside()
+        self._kept.chunk = chunk  # before more is made: a thread keeps one
+        with chunk.lock:
+            if chunk.data is None:
+                data = np.empty(nbytes, np.uint8)
+                self._make(name, index, data)
+                chunk.data = data
+            return chunk.data
 
     def _make(self, name: str, index: int, out: NDArray[np.uint8]) -> None:
         """Make one chunk; raises whose fault it is if that fails."""
