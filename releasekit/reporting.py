@@ -1,5 +1,10 @@
 """A report of a model: a page, charts, and its figures, from one pass over the weights.
 
+    report.html   the page, which needs no other file
+    report.json   all figures
+    summary.md    the most telling in words, for a model card
+    *.png         the charts, light and dark
+
 The folder appears whole or not at all. The same inputs, under the same names, give the same
 bytes with one version of matplotlib: nothing in it tells the time, a path, or a machine.
 """
@@ -8,8 +13,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,17 +25,17 @@ from releasekit.comparison.examining import examine
 from releasekit.comparison.sides import Side, open_side
 from releasekit.delta.consent import Consent
 from releasekit.errors import UsageError
-from releasekit.evals import document as evaluations
-from releasekit.evals.compare import compare
+from releasekit.evals.compare import Comparison
+from releasekit.evals.document import EVALUATIONS
 from releasekit.evals.plan import describe, plan
 from releasekit.output import OutputFolder, check_output
 from releasekit.pictures import plan as charts
 from releasekit.pictures.page import Evaluation, render
-from releasekit.presentation.evaluation import FOLDER, MAX_RESULTS
+from releasekit.presentation.evaluation import FOLDER, read_comparison
 from releasekit.progress import ProgressCallback
-from releasekit.received import read_small
 from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.statistics.portrait import Portrait, document
+from releasekit.statistics.summary import SUMMARY, summary
 
 PAGE: Final = "report.html"
 FIGURES: Final = "report.json"
@@ -58,6 +64,9 @@ def report(
     *,
     out: str | Path,
     base: str | Path | None = None,
+    name: str | None = None,
+    evaluations: Comparison | None = None,
+    skip: Callable[[str], bool] = lambda name: False,
     policy: Policy = DEFAULT_POLICY,
     accept_license: Consent = False,
     threads: int | None = None,
@@ -72,6 +81,9 @@ def report(
         out: the folder to make.
         base: the base of `first`, if that is a delta release: the same as
             `report(base, first)`.
+        name: what the model is called; by default as its release says, or its folder.
+        evaluations: what the report shows of them; by default those in the model's folder.
+        skip: tells by its path which file beside the weights is not to be told of.
         policy: what is asked of a release's signature.
         accept_license: as in `apply_delta`, for a release.
         threads: worker threads; by default one a processor.
@@ -117,12 +129,14 @@ def report(
             progress=progress,
         )
     portrait = Portrait.of(
-        found,
-        name=name_of(model) if own.release is None else own.release.manifest.name,
+        replace(found, files=tuple(file for file in found.files if not skip(file.name))),
+        name=name or _called(own, model),
         base=None if second is None else name_of(first),
         version=None if own.release is None else own.release.manifest.version,
     )
-    files = draw(portrait, own)
+    if evaluations is None:
+        evaluations = _beside(own)
+    files = draw(portrait, evaluations)
     with OutputFolder(out, key=f"report {time.time_ns()}", inputs=inputs) as folder:
         for name, data in files.items():
             folder.write(name, data)
@@ -142,8 +156,17 @@ def name_of(model: str | Path) -> str:
     return Path(model).resolve().name or str(model)
 
 
-def draw(portrait: Portrait, side: Side) -> dict[str, bytes]:
-    """The files of a report, by name."""
+def _called(side: Side, model: str | Path) -> str:
+    return name_of(model) if side.release is None else side.release.manifest.name
+
+
+def draw(portrait: Portrait, comparison: Comparison | None) -> dict[str, bytes]:
+    """The files of a report, by name.
+
+    Args:
+        portrait: the figures.
+        comparison: evaluations to show; None if there are none.
+    """
     from releasekit.pictures.png import draw as draw_charts
 
     found = [
@@ -159,25 +182,29 @@ def draw(portrait: Portrait, side: Side) -> dict[str, bytes]:
         ]
     if portrait.whole.published is not None:
         found.append(charts.by_layer(portrait, published=True))
-    evaluation, pictures = _evaluation(side)
+    evaluation, pictures = _evaluation(comparison)
     text = json.dumps(document(portrait), indent=1, ensure_ascii=False)
     return {
         PAGE: render(portrait, evaluation),
         FIGURES: text.encode("utf-8", "surrogatepass") + b"\n",
+        SUMMARY: summary(portrait).encode(),
         **draw_charts([chart for chart in found if chart is not None], portrait.name),
         **pictures,
     }
 
 
-def _evaluation(side: Side) -> tuple[Evaluation | None, dict[str, bytes]]:
-    """The chart of evaluations in the model's folder, and its pictures as files."""
-    path = side.folder / FOLDER / evaluations.EVALUATIONS
-    if not path.is_file():
-        return None, {}
-    read = evaluations.parse(read_small(path, MAX_RESULTS))
-    comparison = compare(read.model, read.base)
-    drawn = plan(comparison)
-    if not drawn.blocks:
+def _beside(side: Side) -> Comparison | None:
+    """Evaluations in the model's folder."""
+    path = side.folder / FOLDER / EVALUATIONS
+    return read_comparison(path) if path.is_file() else None
+
+
+def _evaluation(
+    comparison: Comparison | None,
+) -> tuple[Evaluation | None, dict[str, bytes]]:
+    """The chart of evaluations, and its pictures as files."""
+    drawn = plan(comparison) if comparison is not None else None
+    if comparison is None or drawn is None or not drawn.blocks:
         return None, {}
     from releasekit.charts import draw as draw_evaluations
 

@@ -24,11 +24,13 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 SUFFIX: Final = ".md.j2"
 #: The sections, in order.
 SECTIONS: Final = (
-    *("title", "model", "rebuild", "base", "prompt", "training"),
+    *("title", "model", "rebuild", "base", "weights", "prompt", "training"),
     *("evaluations", "limits", "license", "verification", "citation"),
 )
 #: Those that say what a maintainer said.
-OF_FACTS: Final = frozenset(SECTIONS) - {"evaluations", "license", "verification"}
+OF_FACTS: Final = frozenset(SECTIONS) - {
+    *("weights", "evaluations", "license", "verification"),
+}
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]*")
 _BLANK_LINES: Final = re.compile(r"\n{3,}")
 _FENCE: Final = re.compile(r"`{3,}")  # indented, too, or after a bare \r

@@ -92,6 +92,8 @@ class Subject:
         sources: where each number is from, as Markdown.
         fingerprint: of the key that signs it; None if none does.
         sums: whether there is a `SHA256SUMS`.
+        figures: what its weights are like, and how they differ from the base's, as
+            Markdown; None if no report says so.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Subject:
     sources: tuple[str, ...]
     fingerprint: str | None
     sums: bool
+    figures: str | None = None
 
 
 def view(subject: Subject, facts: Facts, catalogue: Catalogue) -> Mapping[str, Any]:
@@ -135,6 +138,7 @@ def view(subject: Subject, facts: Facts, catalogue: Catalogue) -> Mapping[str, A
         "sources": list(subject.sources),
         "fingerprint": subject.fingerprint,
         "sums": subject.sums,
+        "figures": subject.figures,
         "base_argument": shlex.quote(facts.base_id or "BASE"),
         "here_argument": shlex.quote(facts.repo or "DELTA"),
         "out_argument": out,

@@ -43,6 +43,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--name", help="Name of a full model; by default its folder's.")
 @click.option("--base", help="Base of a full model, beside which its licences lie.")
 @license_options
+@click.option(
+    "--report", type=_PATH, help="Folder of a report, whose summary the card takes over."
+)
 @click.option("--templates", type=_PATH, help="Folder with templates of your own.")
 @click.option("--no-chart", is_flag=True, help="Draw no charts of the evaluations.")
 @click.option("--sign-key", type=_PATH, help="Private key in PEM that signs the folder.")

@@ -19,14 +19,16 @@ from releasekit.errors import UsageError
 from releasekit.names import shown
 
 if TYPE_CHECKING:
-    from releasekit.progress import Progress, ProgressCallback
     from releasekit.releasing.draft import Answers
     from releasekit.releasing.file import ReleaseFile
-    from releasekit.releasing.run import ReleaseResult, StepResult
+    from releasekit.releasing.run import ReleaseResult
+    from releasekit.releasing.volume import Needs
+    from releasekit.releasing.watching import StepResult
     from releasekit.signing.keys import PrivateKey
 
 _FILE = click.Path(path_type=Path)
-_STEPS = ("make", "licenses", "evaluations", "card", "sign", "report", "verify", "publish")
+# Those of `releasing.steps`, which loads numpy: --help and wrong options are sooner.
+_STEPS = ("make", "licenses", "evaluations", "report", "card", "sign", "verify", "publish")
 
 
 @click.command("release", epilog=EPILOG)
@@ -37,7 +39,7 @@ _STEPS = ("make", "licenses", "evaluations", "card", "sign", "report", "verify",
     default=_STEPS[-1],
     help="Last step to do; by default publish.",
 )
-@click.option("--dry-run", is_flag=True, help="Say which steps would be done.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and takes.")
 @click.option(
     "--force",
     is_flag=True,
@@ -50,7 +52,7 @@ def command(shell: Shell, /, file: Path, until: str, dry_run: bool, **options: A
     """Make a whole release from FILE: from the checkpoint to the Hub.
 
     The steps, in order: make (the delta, or full weights sharded and hashed), licenses,
-    evaluations, card, sign, report, verify, publish. One whose inputs have not changed is
+    evaluations, report, card, sign, verify, publish. One whose inputs have not changed is
     not done again; so run the same command after a change, or after it was stopped, and it
     goes on with the first step that there is something to do for. The same inputs give the
     same bytes. Mistakes that can be known at once are told before anything is made.
@@ -64,6 +66,7 @@ def command(shell: Shell, /, file: Path, until: str, dry_run: bool, **options: A
       releasekit release --until verify
       releasekit release
     """
+    from releasekit.cli.watching import watcher_of
     from releasekit.releasing.run import plan_release, read, release
     from releasekit.releasing.wording import telling_fields
     from releasekit.releasing.work import Means
@@ -78,15 +81,10 @@ def command(shell: Shell, /, file: Path, until: str, dry_run: bool, **options: A
     else:
         shell.note_compiling()
         with ExitStack() as stack:
-            watch = _Watch(shell, stack)
-            result = release(
-                file,
-                key=key,
-                until=until,
-                means=means,
-                begin=watch.begin,
-                progress=watch.show,
-            )
+            watcher = watcher_of(shell, stack)
+            result = release(file, key=key, until=until, means=means, watcher=watcher)
+    for lack in result.needs.lacks() if result.needs is not None else ():
+        shell.warn(lack)
     shell.result(_document(result), list(_lines(result)))
 
 
@@ -102,27 +100,6 @@ def _key(shell: Shell, file: Path, said: ReleaseFile) -> PrivateKey | None:
         folder / secret if secret is not None else None,
         published=folder / said.target,
     )
-
-
-class _Watch:
-    """Shows whoever watches which step is being done, and how far it is."""
-
-    def __init__(self, shell: Shell, stack: ExitStack) -> None:
-        self._shell = shell
-        self._stack = stack
-        self._progress: ProgressCallback | None = None
-
-    def begin(self, name: str, number: int, count: int) -> None:
-        """Another step: its stages may be called as those of one before."""
-        self._stack.close()
-        self._progress = self._stack.enter_context(self._shell.progress())
-        if not self._shell.quiet and sys.stderr.isatty():
-            click.echo(f"[{number}/{count}] {name}", err=True)
-
-    def show(self, progress: Progress) -> None:
-        """How far a stage of the step is."""
-        if self._progress is not None:
-            self._progress(progress)
 
 
 def _document(result: ReleaseResult) -> dict[str, Any]:
@@ -142,6 +119,15 @@ def _document(result: ReleaseResult) -> dict[str, Any]:
             }
             for step in result.steps
         ],
+        **(_needs_document(result.needs) if result.needs is not None else {}),
+    }
+
+
+def _needs_document(needs: Needs) -> dict[str, Any]:
+    """What a release would take, in bytes; null where that is not known."""
+    return {
+        "disk": {"most": needs.most, "while_made": needs.peak, "free": needs.free},
+        "download": {"nbytes": needs.download, "free": needs.cache_free},
     }
 
 
@@ -152,6 +138,22 @@ def _lines(result: ReleaseResult) -> Iterator[str]:
     )
     rows = [(s.name, s.state.value, _took(s), s.said) for s in result.steps]
     yield from render.table(("step", "state", "time", ""), rows, "llrl")
+    if result.needs is not None:
+        yield from render.facts(list(_taken(result.needs)))
+
+
+def _taken(needs: Needs) -> Iterator[tuple[str, str]]:
+    """What a release would take of the disk, and of the network."""
+    free = f"{render.size(needs.free)} are free"
+    if needs.most is None or needs.peak is None:
+        yield "disk", f"not known before it is downloaded; {free}"
+    else:
+        more = f", {render.size(needs.peak)} while it is made"
+        most = f"at most {render.size(needs.most)}{more if needs.peak > needs.most else ''}"
+        yield "disk", f"{most}; {free}"
+    if needs.download:
+        where = "" if needs.shares_disk else f", where {render.size(needs.cache_free)} are"
+        yield "download", f"{render.size(needs.download)} into {needs.cache}{where}"
 
 
 def _took(step: StepResult) -> str:

@@ -74,8 +74,14 @@ class Shell:
             click.echo("first run: compiling the codec for this processor …", err=True)
 
     @contextmanager
-    def progress(self) -> Iterator[ProgressCallback | None]:
-        """A callback that draws one bar a stage on stderr, if anyone can see it."""
+    def progress(
+        self, note: Callable[[], str] = lambda: ""
+    ) -> Iterator[ProgressCallback | None]:
+        """A callback that draws one bar a stage on stderr, if anyone can see it.
+
+        Args:
+            note: asked each time what else there is to say beside the bar.
+        """
         if self.quiet or not sys.stderr.isatty():
             yield None
             return
@@ -96,6 +102,7 @@ class Shell:
                     unit_scale=True,
                     file=sys.stderr,
                 )
+            bar.set_postfix_str(note(), refresh=False)
             bar.update(progress.done - bar.n)
 
         try:

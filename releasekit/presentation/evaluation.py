@@ -202,6 +202,12 @@ def _read_before(path: Path) -> Evaluations | None:
     return document.parse(read_small(file, MAX_RESULTS)) if file.is_file() else None
 
 
+def read_comparison(file: Path) -> Comparison:
+    """The figures of an `evaluations.json`; FormatError if it is malformed."""
+    found = document.parse(read_small(file, MAX_RESULTS))
+    return compare(found.model, found.base)
+
+
 def _as_before(path: Path, before: Evaluations, *, chart: bool) -> Evaluated:
     """The same once more, from the files that it was made from."""
     kept = {}

@@ -32,11 +32,13 @@ from releasekit.licenses.rules import check
 from releasekit.licensing.clearance import CARD, MAX_CARD, check_licenses, gather
 from releasekit.licensing.terms import NO_LICENSE, Licensing
 from releasekit.names import shown as shown_name
-from releasekit.presentation.evaluation import Evaluated, evaluate
+from releasekit.presentation.evaluation import evaluate
 from releasekit.presentation.portrait import Portrait, portray
 from releasekit.progress import ProgressCallback
 from releasekit.received import files_in, read_small
 from releasekit.signing.keys import PrivateKey, PublicKey
+from releasekit.statistics.summary import MAX_SUMMARY, SUMMARY
+from releasekit.statistics.summary import parse as parse_summary
 from releasekit.stricttoml import MAX_NBYTES
 
 ASKED_OF_CARDS: Final = ("card-license", "built-with", "not-gated")
@@ -79,6 +81,7 @@ def write_card(
     base_results: Sequence[str | Path] = (),
     licensing: Licensing = NO_LICENSE,
     base: str | Path | None = None,
+    report: str | Path | None = None,
     templates: str | Path | None = None,
     chart: bool = True,
     sign_key: PrivateKey | None = None,
@@ -103,6 +106,8 @@ def write_card(
         base_results: likewise, of its base.
         licensing: the licences of a full model. Those of a delta are set by `make_delta`.
         base: folder of a full model's base, where its licences lie.
+        report: a folder that `releasekit.report` wrote, whose summary the card takes over.
+            Without it the card has none: an earlier one's may be of other weights.
         templates: folder of templates that stand in for ours, or add to them.
         chart: draw charts of the evaluations.
         sign_key: signs the folder.
@@ -144,7 +149,18 @@ def write_card(
     fingerprint = public_key.fingerprint if public_key else None
     if sign_key is not None:
         fingerprint = sign_key.public.fingerprint
-    document, kept, reused = _card(path, known, found, shown, fingerprint, templates, force)
+    subject = Subject(
+        name=found.name,
+        weights=found.weights,
+        chain=found.chain,
+        comparison=shown.comparison,
+        chart=shown.chart,
+        sources=shown.sources,
+        fingerprint=fingerprint,
+        sums=found.sums,
+        figures=_figures(Path(report)) if report is not None else None,
+    )
+    document, kept, reused = _card(path, known, found, subject, templates, force)
     files = {**found.papers, **shown.files, CARD: document}
     signed = amend(
         path,
@@ -252,12 +268,21 @@ def read_facts(
     return facts, merged
 
 
+def _figures(report: Path) -> str:
+    """What a report says of the weights, in words."""
+    file = report / SUMMARY
+    if not file.is_file():
+        raise UsageError(
+            f"{report}: has no {SUMMARY}; expected a folder that `releasekit report` wrote"
+        )
+    return parse_summary(read_small(file, MAX_SUMMARY), str(file))
+
+
 def _card(
     path: Path,
     facts: Facts,
     found: Portrait,
-    shown: Evaluated,
-    fingerprint: str | None,
+    of: Subject,
     templates: str | Path | None,
     force: bool,
 ) -> tuple[bytes, tuple[str, ...], bool]:
@@ -267,20 +292,7 @@ def _card(
     body = ""
     if (path / CARD).is_file():
         data, body = cards.split(read_small(path / CARD, MAX_CARD), subject)
-    names = view(
-        Subject(
-            name=found.name,
-            weights=found.weights,
-            chain=found.chain,
-            comparison=shown.comparison,
-            chart=shown.chart,
-            sources=shown.sources,
-            fingerprint=fingerprint,
-            sums=found.sums,
-        ),
-        facts,
-        found.catalogue,
-    )
+    names = view(of, facts, found.catalogue)
     folder = Path(templates) if templates is not None else None
     pieces = pages.render(names, folder)
     old = sections.parse(body, subject)
@@ -308,7 +320,7 @@ def _card(
         papers={*found.papers, *files_in(path)} - set(found.removed),
     )
     blended = metadata.blend(data, new)
-    scores = metadata.indexed(shown.comparison)
+    scores = metadata.indexed(of.comparison)
     if scores:
         blended.pop("model-index", None)
     title = facts.title or found.name

@@ -54,6 +54,8 @@ def look_over(work: Work, todo: Collection[str]) -> None:
     if "make" in todo:
         _inputs(work)
         _place(work)
+    if "report" in todo:
+        _report(work)
     if not {"make", "licenses", "card"}.isdisjoint(todo):
         _licenses(work)
     if not {"evaluations", "card"}.isdisjoint(todo):
@@ -89,11 +91,30 @@ def _place(work: Work) -> None:
                 f"is there already, and {record.path} does not say that it is this one's"
             )
         raise UsageError(
-            f"{out}: {whose}: name another folder with --out, or replace it with --force"
+            f"{out}: {whose}: name another folder in release.out, or replace it with "
+            "--force"
         )
+    check_output(out, force=work.forced, inputs=_local(work))
+
+
+def _report(work: Work) -> None:
+    """The report's folder is to be made, or ours to make anew, and apart from all else."""
+    out = work.report
+    if out is None:
+        return
+    work.check_report()
+    if out.exists():
+        return  # this was asked before it was made
+    try:
+        check_output(out, force=False, inputs=[*_local(work), work.out])
+    except UsageError as error:
+        raise UsageError(str(error).replace("--out", "release.report")) from None
+
+
+def _local(work: Work) -> list[Path]:
+    """Models that are here."""
     models = (work.file.target, *([work.file.base] if work.file.base else []))
-    inputs = [model for model in map(work.model, models) if isinstance(model, Path)]
-    check_output(out, force=work.forced, inputs=inputs)
+    return [model for model in map(work.model, models) if isinstance(model, Path)]
 
 
 def _licenses(work: Work) -> None:

@@ -119,6 +119,7 @@ def draft(answers: Answers) -> bytes:
         _line("out", None, out, "folder to make"),
         *_OF_KIND[kind],
         '# shard_size = "2GB"  # most bytes of a weight file',
+        '# report = "report"  # folder for pictures of it; the card takes over the summary',
         _line("sign_key", answers.sign_key, "acme.pem", "made by `releasekit keygen`"),
         '# passphrase_file = "passphrase.txt"  # of the key; by default it is asked for',
         '# succession = "succession.json"  # of the key: see rotate-key',
@@ -151,7 +152,9 @@ _OF_DELTA = (
     '# accept_base = ["other-copy-of-the-base"]  # copies that users may have',
     '# codec = "add"  # for tools that add a delta; as large as the model',
 )
-_OF_FULL = ('# dtype = "bfloat16"  # by default as it is',)
+_OF_FULL = (
+    '# dtype = "smallest"  # that holds every value; or "bfloat16"; by default as it is',
+)
 _OF_KIND = {DELTA: _OF_DELTA, FULL: _OF_FULL}
 _FACTS = (
     "[card]  # what only you know; what is not stated is listed, never made up",

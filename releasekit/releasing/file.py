@@ -5,13 +5,14 @@
                target         the model: a folder, or a file of one
                base           of a delta, or what a full model was made from: a path, or
                               org/name@revision on the Hub
-               out            folder to make; by default NAME-delta, or NAME
+               out            folder to make; by default NAME-delta, or NAME-full
                publisher      of a delta: whose release it is
                exclude        patterns of files in the target to leave out
                accept_base    other copies of the base that users may have
                codec          "ulp", or "add" for other tools as well
                shard_size     "2GB"
-               dtype          of full weights: "float16", "bfloat16" or "float32"
+               dtype          of full weights: "float16", "bfloat16" or "float32", or the
+                              "smallest" of these that holds every value
                sign_key, passphrase_file, succession
                report         folder for the pictures; none by default
     [hub]      repo           org/name; without it nothing is published
@@ -42,7 +43,7 @@ from releasekit.versions import EXPECTED, is_version
 DELTA: Final = "delta"
 FULL: Final = "full"
 _CODECS: Final = ("ulp", "add")
-_DTYPES: Final = ("float16", "bfloat16", "float32")
+_DTYPES: Final = ("float16", "bfloat16", "float32", "smallest")
 #: What a path is, for messages.
 PATH: Final = "a path: some text, without control characters"
 #: What the release's name on the Hub is, for messages.
@@ -129,7 +130,8 @@ def default_out(name: str, kind: str) -> str:
     """The folder that a release is made in, where none is named."""
     stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
     stem = stem.encode()[:_MAX_STEM].decode(errors="ignore").strip(".-")
-    return f"{stem or 'release'}-delta" if kind == DELTA else stem or "release"
+    # Not the name alone: a model's own folder is often called so, and would be in the way.
+    return f"{stem or 'release'}-{kind}"
 
 
 def is_repo(text: str) -> bool:

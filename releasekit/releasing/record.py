@@ -14,7 +14,7 @@ release was made from, so that no other file's takes its place unasked.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -82,16 +82,17 @@ class StepRecord:
                 record.other = maker
         return record
 
-    def is_done(self, step: str, key: str, outcome: str | None) -> bool:
+    def is_done(self, step: str, key: str, made: Callable[[], str | None]) -> bool:
         """Whether a step was done with this key, and its outcome is what it was.
 
         Args:
             step: its name.
             key: of what it follows from now.
-            outcome: digest of what is there now; None if nothing is.
+            made: tells the digest of what is there now, and None if nothing is; asked
+                only if that decides.
         """
         done = self.steps.get(step)
-        return done is not None and (done.key, done.outcome) == (key, outcome)
+        return done is not None and done.key == key and done.outcome == made()
 
     def note(self, step: str, done: Done) -> None:
         """Note that a step is done."""

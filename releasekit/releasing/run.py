@@ -6,53 +6,27 @@ What can be known beforehand is told first: the first step may take hours.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from releasekit.errors import IntegrityError, UsageError
-from releasekit.progress import ProgressCallback
 from releasekit.received import read_small
 from releasekit.releasing.beforehand import look_over
 from releasekit.releasing.file import ReleaseFile, parse
 from releasekit.releasing.record import Done, key_of
 from releasekit.releasing.steps import ORDER, Step
 from releasekit.releasing.steps import steps as all_steps
+from releasekit.releasing.volume import Needs, expected, needs
+from releasekit.releasing.watching import State, StepResult, Watcher
 from releasekit.releasing.wording import telling_fields
 from releasekit.releasing.work import Means, Work
 from releasekit.signing.keys import PrivateKey
 from releasekit.stricttoml import MAX_NBYTES
 
 _MEANS: Final = Means()
-
-
-class State(Enum):
-    """What became of a step."""
-
-    DONE = "done"  #: in this run
-    KEPT = "kept"  #: done before, and nothing has changed
-    IDLE = "idle"  #: there is nothing to do
-    TO_DO = "to do"  #: of a plan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepResult:
-    """What became of a step.
-
-    Attributes:
-        name: the step's.
-        state: what became of it.
-        said: a line about it.
-        seconds: that it took in this run.
-    """
-
-    name: str
-    state: State
-    said: str
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +38,17 @@ class ReleaseResult:
         file: what that says.
         out: the folder.
         steps: what became of each step, in order.
+        needs: what making it would take; of a plan, if there is something to make.
     """
 
     path: Path
     file: ReleaseFile
     out: Path
     steps: tuple[StepResult, ...]
+    needs: Needs | None = None
+
+
+_NOBODY: Final = Watcher()
 
 
 def read(path: str | Path) -> ReleaseFile:
@@ -93,8 +72,7 @@ def release(
     key: PrivateKey | None = None,
     until: str = ORDER[-1],
     means: Means = _MEANS,
-    begin: Callable[[str, int, int], None] = lambda name, number, count: None,
-    progress: ProgressCallback | None = None,
+    watcher: Watcher = _NOBODY,
 ) -> ReleaseResult:
     """Make a release from its file, as far as it is not made yet.
 
@@ -103,18 +81,21 @@ def release(
         key: the private key that the file's `sign_key` names.
         until: the last step to do.
         means: what the work may use.
-        begin: told which step begins, its number, and how many there are.
-        progress: called with the bytes of each stage.
+        watcher: told of each step and stage.
 
     Raises:
         UsageError: if the file asks for what cannot be, or `key` is missing.
         FormatError: if the file, or an input, is malformed.
-        ReleaseKitError: as the steps do; what was done before is kept.
+        ReleaseKitError: if the disk surely has too little room; or as the steps do; what
+            was done before is kept.
     """
     work, steps = _begin(path, key, until, means)
     with telling_fields():
-        _look_over(work, _plan(work, steps))
-        results = list(_done(work, steps, begin, progress))
+        plan = _plan(work, steps)
+        _look_over(work, plan)
+        if _makes(plan):
+            needs(work).require()
+        results = list(_done(work, steps, plan, watcher))
     return _result_of(work, results)
 
 
@@ -125,32 +106,39 @@ def plan_release(
     until: str = ORDER[-1],
     means: Means = _MEANS,
 ) -> ReleaseResult:
-    """Which steps `release` would do; changes nothing, and raises as it does at first."""
+    """Which steps `release` would do; changes nothing, and raises as it does at first.
+
+    That the disk is too small is no error here: `ReleaseResult.needs` says so.
+    """
     work, steps = _begin(path, key, until, means)
     with telling_fields():
         results = _plan(work, steps)
         _look_over(work, results)
-    return _result_of(work, results)
+        return _result_of(work, results, needs(work) if _makes(results) else None)
 
 
 def _done(
     work: Work,
     steps: list[Step],
-    begin: Callable[[str, int, int], None],
-    progress: ProgressCallback | None,
+    plan: list[StepResult],
+    watcher: Watcher,
 ) -> Iterator[StepResult]:
     """Do what is not done."""
+    todo = [step.name for step in plan if step.state is State.TO_DO]
     for number, step in enumerate(steps, 1):
         if step.idle is not None:
             yield _result(step, State.IDLE, step.idle)
             continue
         follows = _key(step)
-        if work.record.is_done(step.name, follows, step.made()):
-            yield _result(step, State.KEPT, work.record.steps[step.name].said)
+        if work.record.is_done(step.name, follows, step.made):
+            said = work.record.steps[step.name].said + step.doubt()
+            yield _result(step, State.KEPT, said)
             continue
-        begin(step.name, number, len(steps))
+        rest = [name for name in todo if ORDER.index(name) > ORDER.index(step.name)]
+        watcher.plan(expected(work, [step.name, *rest]))
+        watcher.begin(step.name, number, len(steps))
         started = time.monotonic()
-        said = step.run(progress)
+        said = step.run(watcher.show)
         made = step.made()
         if made is None:
             raise IntegrityError(
@@ -158,7 +146,9 @@ def _done(
                 "folder; run again once nothing does"
             )
         work.record.note(step.name, Done(key=follows, outcome=made, said=said))
-        yield _result(step, State.DONE, said, time.monotonic() - started)
+        result = _result(step, State.DONE, said, time.monotonic() - started)
+        watcher.end(result)
+        yield result
 
 
 def _plan(work: Work, steps: list[Step]) -> list[StepResult]:
@@ -179,11 +169,16 @@ def _plan(work: Work, steps: list[Step]) -> list[StepResult]:
         elif before := [name for name in step.after if name in todo]:
             why = f"unless the same comes out of: {', '.join(before)}"
         else:
-            results.append(_result(step, State.KEPT, done.said))
+            results.append(_result(step, State.KEPT, done.said + step.doubt()))
             continue
         todo.add(step.name)
         results.append(_result(step, State.TO_DO, why))
     return results
+
+
+def _makes(plan: list[StepResult]) -> bool:
+    """Whether there is something to make."""
+    return any(step.name == "make" and step.state is State.TO_DO for step in plan)
 
 
 def _look_over(work: Work, plan: list[StepResult]) -> None:
@@ -195,8 +190,12 @@ def _key(step: Step) -> str:
     return key_of(step.name, version("releasekit"), step.follows())
 
 
-def _result_of(work: Work, results: list[StepResult]) -> ReleaseResult:
-    return ReleaseResult(path=work.path, file=work.file, out=work.out, steps=tuple(results))
+def _result_of(
+    work: Work, results: list[StepResult], takes: Needs | None = None
+) -> ReleaseResult:
+    return ReleaseResult(
+        path=work.path, file=work.file, out=work.out, steps=tuple(results), needs=takes
+    )
 
 
 def _begin(

@@ -3,9 +3,9 @@
     make         the delta, proved; or full weights, sharded and hashed
     licenses     what the licences ask, as far as it can be known without a card
     evaluations  result files are read, and held against each other
+    report       pictures of it, if they are wanted; the card takes over their summary
     card         README.md, with licences, evaluations and charts
     sign         the release, if there is a key
-    report       pictures of it, if they are wanted
     verify       every file against its digest, and the signature
     publish      on the Hub, if it has a name there
 
@@ -30,9 +30,9 @@ from typing import Any, Final
 from releasekit.amending import amend
 from releasekit.authenticity import Policy
 from releasekit.codec import Add, Ulp
-from releasekit.conversion import convert
+from releasekit.conversion import SMALLEST, ConvertResult, convert
 from releasekit.delta.make import make_delta
-from releasekit.errors import IntegrityError, LicenseError, UsageError
+from releasekit.errors import IntegrityError, LicenseError
 from releasekit.licensing.clearance import CARD, check_licenses
 from releasekit.licensing.terms import Licensing
 from releasekit.manifest import REBUILT_SIGNATURE, SUCCESSION
@@ -41,7 +41,8 @@ from releasekit.presentation.writing import ASKED_OF_CARDS, write_card
 from releasekit.progress import ProgressCallback
 from releasekit.publication import publish
 from releasekit.received import files_in
-from releasekit.releasing.file import DELTA
+from releasekit.releasing.file import DELTA, ReleaseFile
+from releasekit.releasing.published import Published
 from releasekit.releasing.work import Work
 from releasekit.reporting import report
 from releasekit.sealing import sign
@@ -50,8 +51,8 @@ from releasekit.verification import Status, verify
 from releasekit.writing import replace
 
 ORDER: Final = (
-    *("make", "licenses", "evaluations", "card"),
-    *("sign", "report", "verify", "publish"),
+    *("make", "licenses", "evaluations", "report"),
+    *("card", "sign", "verify", "publish"),
 )
 
 
@@ -66,6 +67,7 @@ class Step:
         run: does it; returns a line about it.
         after: steps whose outcome it follows from.
         idle: why there is nothing to do; None if there is.
+        doubt: what speaks against that it is done still; "" if nothing does.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Step:
     run: Callable[[ProgressCallback | None], str]
     after: tuple[str, ...] = ()
     idle: str | None = None
+    doubt: Callable[[], str] = lambda: ""
 
 
 def steps(work: Work) -> Iterator[Step]:
@@ -102,15 +105,26 @@ def steps(work: Work) -> Iterator[Step]:
         idle=None if work.result_files else "none are given",
     )
     yield Step(
+        name="report",
+        follows=lambda: [
+            *(work.weights(), file.report, work.results(), work.said_of_results()),
+            work.base(),
+        ],
+        made=work.reported,
+        run=partial(_report, work),
+        after=("make",),
+        idle=None if file.report is not None else "no report is named",
+    )
+    yield Step(
         name="card",
         follows=lambda: [
             *(work.weights(), work.said_in_card(), work.results()),
-            *(work.fingerprint, file.name),
+            *(work.fingerprint, file.name, work.reported()),
             None if is_delta else [work.said_of_licenses(), work.texts_of_base()],
         ],
         made=work.card,
         run=partial(_write_card, work),
-        after=("make",),
+        after=("make", "report"),
     )
     yield Step(
         name="sign",
@@ -119,14 +133,6 @@ def steps(work: Work) -> Iterator[Step]:
         run=partial(_sign, work),
         after=("make", "card"),
         idle=None if work.key is not None else "no sign_key is named",
-    )
-    yield Step(
-        name="report",
-        follows=lambda: [work.weights(), file.report, work.results()],
-        made=work.reported,
-        run=partial(_report, work),
-        after=("make", "card"),
-        idle=None if file.report is not None else "no report is named",
     )
     yield Step(
         name="verify",
@@ -138,7 +144,8 @@ def steps(work: Work) -> Iterator[Step]:
     yield Step(
         name="publish",
         follows=lambda: [work.everything(), work.wished(), file.repo],
-        made=lambda: "",
+        made=work.on_hub,
+        doubt=work.doubt,
         run=partial(_publish, work),
         after=("make", "card", "sign"),
         idle=None if file.repo is not None else "no [hub] repo is named",
@@ -201,7 +208,22 @@ def _make_full(work: Work, progress: ProgressCallback | None) -> str:
             progress=progress,
             **given,
         )
-    return f"{len(made.files)} files, {size(made.nbytes)}"
+    return "; ".join(
+        [f"{len(made.files)} files, {size(made.nbytes)}", *_floats(file, made)]
+    )
+
+
+def _floats(file: ReleaseFile, made: ConvertResult) -> Iterator[str]:
+    """What became of a full model's floats, and what might have."""
+    if file.dtype == SMALLEST:
+        same = "the same values, bit for bit"
+        yield f"{made.dtype}: {same}" if made.dtype else "no smaller dtype holds its values"
+    elif file.dtype is not None:
+        kept = ", but for kept files" if made.kept else ""
+        yield f"{file.dtype}: {made.rounded:,} values rounded{kept}"
+    for narrowing in made.narrower:
+        found = narrowing.describe().rstrip(".")
+        yield f'{found[0].lower()}{found[1:]}: release.dtype = "{SMALLEST}" does that'
 
 
 def _check_licenses(work: Work, progress: ProgressCallback | None) -> str:
@@ -241,6 +263,7 @@ def _write_card(work: Work, progress: ProgressCallback | None) -> str:
         name=None if is_delta else file.name,
         licensing=Licensing(folders=work.licensing.folders) if is_delta else work.licensing,
         base=work.model(file.base) if file.base and not is_delta else None,
+        report=work.report,
         public_key=work.key.public if work.key is not None else None,
         unsign=True,
         threads=work.means.threads,
@@ -286,15 +309,10 @@ def _sign(work: Work, progress: ProgressCallback | None) -> str:
 
 def _report(work: Work, progress: ProgressCallback | None) -> str:
     """Draw the release in a folder of its own; one that this made before goes."""
-    file = work.file
-    out = work.here(str(file.report))
+    file, out = work.file, work.report
+    assert out is not None
+    work.check_report()
     if out.exists():
-        is_ours = work.means.force or "report" in work.record.steps
-        if work.reported() is None or not is_ours:
-            raise UsageError(
-                f"{out}: exists already; name another folder in release.report, or remove "
-                "it"
-            )
         shutil.rmtree(out)
     base = work.model(file.base) if file.base is not None else None
     against = base if file.kind == DELTA or isinstance(base, Path) else None
@@ -302,6 +320,9 @@ def _report(work: Work, progress: ProgressCallback | None) -> str:
         against if against is not None else work.out,
         work.out if against is not None else None,
         out=out,
+        name=file.name,
+        evaluations=work.shown(),
+        skip=work.is_added,
         policy=Policy(warn=lambda warning: None),
         accept_license=True,  # its maintainer looks at it
         threads=work.means.threads,
@@ -337,5 +358,6 @@ def _publish(work: Work, progress: ProgressCallback | None) -> str:
             threads=work.means.threads,
             progress=progress,
         )
+    work.published = Published(commit=done.commit)
     tag = f", tag {done.plan.tag}" if done.plan.tag else ""
     return f"{done.plan.url}, commit {done.commit}{tag}"

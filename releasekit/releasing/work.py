@@ -23,7 +23,9 @@ from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import is_on_hub
 from releasekit.delta.release import read_sums
 from releasekit.digest import hash_file
-from releasekit.errors import FormatError, IntegrityError
+from releasekit.errors import FormatError, IntegrityError, UsageError
+from releasekit.evals.compare import Comparison
+from releasekit.evals.document import EVALUATIONS as EVALUATIONS_JSON
 from releasekit.license_files import kind_of, texts_in
 from releasekit.licenses.chain import FOLDER as LICENSES
 from releasekit.licensing.clearance import CARD
@@ -34,19 +36,25 @@ from releasekit.manifest import (
     SUCCESSION,
     SUMS,
 )
+from releasekit.names import listed
 from releasekit.presentation.evaluation import FOLDER as EVALUATIONS
-from releasekit.presentation.evaluation import Evaluated, evaluate
+from releasekit.presentation.evaluation import Evaluated, evaluate, read_comparison
 from releasekit.presentation.writing import read_facts
 from releasekit.provenance import EPOCH_VARIABLE
 from releasekit.publication import Wishes
 from releasekit.received import files_in
 from releasekit.releasing.file import DELTA, ReleaseFile
+from releasekit.releasing.published import Published, look_for
 from releasekit.releasing.record import StepRecord, key_of, known
+from releasekit.reporting import FIGURES
 from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.signing.keys import PrivateKey
+from releasekit.statistics.summary import SUMMARY
 
 #: Folders of a release that are its card's: results with charts, and figures for the Hub.
 _OF_CARD: Final = (f"{EVALUATIONS}/", ".eval_results/")
+#: How the names of files end that a report has.
+_OF_REPORT: Final = (".html", ".json", ".md", ".png")
 #: What signing makes, or renews.
 _OF_SIGNING: Final = (SIGNATURE, REBUILT_SIGNATURE, SUMS, SUCCESSION)
 
@@ -79,6 +87,7 @@ class Work:
         record: what was done before.
         key: signs it; None if it names none.
         means: what the work may use.
+        published: what the Hub has of the version; None if it was not asked.
         facts: what the file says of the model, with whole paths.
         licensing: what it says of licences, with whole paths.
     """
@@ -92,6 +101,7 @@ class Work:
         self.record = StepRecord.beside(self.out, path)
         self.key = key
         self.means = means
+        self.published: Published | None = None
         facts, self.licensing = read_facts(path)
         self.facts = but(facts, repo=facts.repo or file.repo)
 
@@ -156,6 +166,10 @@ class Work:
         said = list(self.facts.license_files)
         return [self.licensing.parameters, said, known(named)]
 
+    def base(self) -> object:
+        """By what the base is known that a report compares with."""
+        return self._model(self.file.base) if self.file.base is not None else None
+
     def texts_of_base(self) -> object:
         """Licences that lie beside the base that a full model was made from."""
         base = self.model(self.file.base) if self.file.base else None
@@ -180,6 +194,28 @@ class Work:
         nowhere = self.record.path
         return evaluate(nowhere, self.facts, self.file.name, (), (), chart=False)
 
+    def said_of_results(self) -> object:
+        """What models are called beside their figures."""
+        facts = self.facts
+        named = (facts.title, facts.base_name, facts.base_id)
+        return [self.file.name, *named, facts.results_name, facts.base_results_name]
+
+    def shown(self) -> Comparison | None:
+        """Evaluations that the card will show; None for those in the release's folder.
+
+        What an earlier card has put there is not asked: it may be of other results.
+        """
+        if self.result_files:
+            return self.evaluated().comparison
+        target = self.model(self.file.target)
+        if self.file.kind != DELTA and not isinstance(target, Path):
+            return None  # what it brought itself is not known, and stays
+        if self.file.kind != DELTA and isinstance(target, Path):
+            brought = target / EVALUATIONS / EVALUATIONS_JSON
+            if brought.is_file():
+                return read_comparison(brought)
+        return Comparison(model=self.file.name, base=None, suites=(), others=())
+
     def weights(self) -> str | None:
         """Digest of what the first step made; None if a file of that is not there."""
         try:
@@ -201,16 +237,46 @@ class Work:
             return False  # its licences are made with it
         return name.startswith(f"{LICENSES}/") or kind_of(name) is not None
 
+    def is_added(self, name: str) -> bool:
+        """Whether a file comes, or may come, with a step after the first."""
+        return self.is_of_card(name) or name in _OF_SIGNING
+
     def signature(self) -> str | None:
         """Digests of what signing makes; None if that is not there."""
         names = [SIGNATURE, *([REBUILT_SIGNATURE] if self.file.kind == DELTA else [])]
         found = [self.digest(name) for name in names]
         return key_of(found) if all(found) else None
 
+    @property
+    def report(self) -> Path | None:
+        """The folder of the report; None if none is wanted."""
+        return self.here(self.file.report) if self.file.report is not None else None
+
     def reported(self) -> str | None:
-        """Digest of the figures behind the pictures; None if they are not there."""
-        path = self.here(str(self.file.report)) / "report.json"
-        return hash_file(path) if path.is_file() else None
+        """Digests of the report's figures, and of its words; None if one is not there."""
+        found = [self.report / name for name in (FIGURES, SUMMARY)] if self.report else []
+        if not found or not all(path.is_file() for path in found):
+            return None
+        return " ".join(map(hash_file, found))
+
+    def check_report(self) -> None:
+        """Refuse a report in a folder that is not ours to make anew, as UsageError."""
+        out = self.report
+        if out is None or not os.path.lexists(out):
+            return
+        is_ours = self.means.force or "report" in self.record.steps
+        if self.reported() is None or not is_ours:
+            raise UsageError(
+                f"{out}: exists already; name another folder in release.report, or remove "
+                "it"
+            )
+        # It is removed before it is drawn anew, and nothing else with it.
+        others = [p.name for p in out.iterdir() if p.is_dir() or p.suffix not in _OF_REPORT]
+        if others:
+            raise UsageError(
+                f"{out}: holds what belongs to no report: {listed(sorted(others))}; move "
+                "it away, or name another folder in release.report"
+            )
 
     def card(self) -> str | None:
         """Digests of the card, and of what it shows."""
@@ -259,6 +325,24 @@ class Work:
             version=None if file.kind == DELTA else file.version,
             force=self.means.force,
             xet=file.xet,
+        )
+
+    def on_hub(self) -> str | None:
+        """The commit that has the version's tag; as it was noted, if nobody can say."""
+        if self.published is None:
+            self.published = look_for(str(self.file.repo), f"v{self.file.version}")
+        if self.published.doubt is None:
+            return self.published.commit
+        done = self.record.steps.get("publish")
+        return done.outcome if done is not None else None
+
+    def doubt(self) -> str:
+        """Why it is not certain that the version is still published; or nothing."""
+        if self.published is None or self.published.doubt is None:
+            return ""
+        return (
+            "; the Hub could not be asked whether it still has that "
+            f"({self.published.doubt})"
         )
 
     @contextmanager

@@ -1,9 +1,17 @@
-"""A model's figures in a few sentences, as Markdown, for a model card."""
+"""A model's figures in a few sentences, as Markdown, for a model card.
+
+A report keeps them in a file of its own, `summary.md`, which a card takes over as it is: so
+a card that is written again, after the report was drawn, is the same to the byte. Names of
+tensors are left out, since they may hold markup; and `parse` refuses a file with any.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
+from releasekit.errors import FormatError
 from releasekit.statistics.changes import Distances, bucket_range
 from releasekit.statistics.diff import TensorDiff
 from releasekit.statistics.groups import Group
@@ -11,16 +19,39 @@ from releasekit.statistics.places import Kind, place
 from releasekit.statistics.portrait import Portrait
 from releasekit.statistics.wording import listed, percent, size
 
+SUMMARY: Final = "summary.md"
+#: Bytes that such a file may have.
+MAX_SUMMARY: Final = 1 << 14
+#: What is neither markup nor a link, wherever it stands, but for a table's bars. A line
+#: begins with no mark that makes it a heading, a list or code; a dot stands in no host.
+_PLAIN: Final = re.compile(
+    r"(?:(?:[A-Za-z|]"
+    r"(?:[A-Za-z0-9 ,:;%'()|–-]|\.(?![A-Za-z])|(?<=[A-Z0-9])_(?=[A-Z0-9]))*)?\n)+"
+)
+
 
 def summary(portrait: Portrait) -> str:
-    """The figures in words: one paragraph, and for a pair a table by kind.
-
-    Names are left out, since they may hold Markdown.
-    """
+    """The figures in words: one paragraph, and for a pair a table by kind."""
     parts = [" ".join(sentences(portrait))]
     if portrait.base is not None and portrait.whole.words:
         parts.append("\n".join(_table(portrait)))
     return "\n\n".join(parts) + "\n"
+
+
+def parse(document: bytes, subject: str) -> str:
+    """Read what `summary` made, and a report kept.
+
+    Raises:
+        FormatError: if it holds anything but sentences and a table.
+    """
+    text = document.decode("utf-8", "replace")
+    if not _PLAIN.fullmatch(text):
+        raise FormatError(
+            f"{subject}: expected sentences and a table without markup, as `releasekit "
+            "report` writes them; draw the report again, and write into the card what is "
+            "your own"
+        )
+    return text
 
 
 def sentences(portrait: Portrait) -> Iterator[str]:

@@ -21,6 +21,7 @@ from releasekit.card.facts import Facts
 from releasekit.card.facts import parse as parse_facts
 from releasekit.errors import IntegrityError
 from releasekit.releasing.file import ReleaseFile, parse
+from releasekit.tensors import DType
 from scripts.rehearsal import __main__ as rehearsal
 from scripts.rehearsal import forecasting
 from scripts.rehearsal.comparing import same_files, same_tensors
@@ -105,9 +106,10 @@ def test_freewilly1_is_a_delta_that_those_with_llama_can_use() -> None:
     assert found.facts.license_bases == ("llama-1",)
 
 
-def test_freewilly2_is_full_weights_in_float32() -> None:
+def test_freewilly2_is_full_weights_as_they_are() -> None:
     found = recipe("freewilly2")
-    assert (found.kind, found.dtype) == ("full", "float32")
+    assert (found.kind, found.dtype) == ("full", None)
+    assert SUBJECTS["freewilly2"].dtype is DType.F32
     assert found.base == found.facts.base_id == "meta-llama/Llama-2-70b-hf"
     assert (found.public, found.gated) == (True, "auto")
     assert found.facts.license == "stable-beluga-nc"
@@ -123,7 +125,11 @@ def test_a_recipe_can_be_planned(
     file = copy_recipe(name, tmp_path, base)
     someone = InProcess(tmp_path, TOKEN, monkeypatch)
     someone.run("keygen", "publisher.pem", "--no-passphrase")
-    steps = someone.run("release", file.name, "--dry-run", "--json").json["steps"]
+    ran = someone.run("release", file.name, "--dry-run", "--json").json
+    steps = ran["steps"]
+    # Bounds: of a delta twice what it is of, of full weights what these are.
+    written = smallest(subject).nbytes(subject.dtype) * (2 if subject.is_delta else 1)
+    assert written < ran["disk"]["while_made"] < written + 11_000_000
     assert {step["state"] for step in steps} <= {"to do", "idle"}
     assert [step["step"] for step in steps if step["state"] == "to do"][-1] == "publish"
     assert hub.repos == {}

@@ -5,28 +5,47 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from contextlib import chdir
+from contextlib import ExitStack, chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
+import numpy as np
 import pytest
 
+from releasekit.card.sections import parse as parse_card
+from releasekit.cli.release import command
+from releasekit.cli.shell import Shell
+from releasekit.cli.watching import watcher_of
 from releasekit.progress import Progress
-from releasekit.releasing.run import State, plan_release
+from releasekit.releasing.pace import Expected
+from releasekit.releasing.run import plan_release
 from releasekit.releasing.run import release as run_release
 from releasekit.releasing.steps import ORDER
+from releasekit.releasing.watching import State, Watcher
 from releasekit.signing.keys import PrivateKey
-from tests.builders import model_folder
+from tests.builders import model_folder, stock_tensors
 from tests.fakehub import READ_TOKEN, TOKEN, FakeHub
 from tests.integration.publishing import REPO, commits, has, writes
-from tests.integration.tools import COMMAND, Done, digests, good, here, small_pair
+from tests.integration.tools import (
+    COMMAND,
+    Done,
+    as_raw,
+    digests,
+    good,
+    here,
+    numbers,
+    small_pair,
+    weights,
+)
 
 KINDS = ["delta", pytest.param("full", marks=pytest.mark.slow)]
 STEPS = list(ORDER)
@@ -192,8 +211,12 @@ def test_a_release_is_made_and_published(made: Desk, login: FakeHub) -> None:
     assert commits(login) == [f"Release {'Tune' if made.kind == 'delta' else 'tune'} 1.0"]
     assert login.leaked() == []
     login.requests.clear()
-    assert made.done() == []
-    assert login.requests == []
+    assert made.states()["publish"] == "kept"
+    (asked,) = login.requests  # whether it is there still
+    assert (asked.method, asked.path.partition("?")[0]) == (
+        *("GET", f"/api/models/{REPO}/revision/v1.0"),
+    )
+    login.requests.clear()
     made.set("hub.visibility", "public")
     assert made.done() == ["publish"]
     assert writes(login) == ["PUT settings"]
@@ -223,9 +246,9 @@ def test_what_is_told(delta: Desk) -> None:
     assert [line[:2] for line in lines[2:]] == [
         *(["make", "kept"], ["licenses", "kept"], ["evaluations", "idle"]),
         *(
+            ["report", "idle"],
             ["card", "kept"],
             ["sign", "kept"],
-            ["report", "idle"],
             ["verify", "kept"],
             ["publish", "idle"],
         ),
@@ -275,23 +298,126 @@ def test_each_step_may_be_the_last(fresh: Desk, login: FakeHub) -> None:
         done = fresh.done("--until", step)
         assert done == ([step] if step != "report" else [])  # none is named
         assert (login.requests == []) == (step != "publish")
-    assert fresh.states("--until", "card") == dict.fromkeys(STEPS[:4], "kept")
+    states = fresh.states("--until", "card")
+    assert states == dict.fromkeys(STEPS[:5], "kept") | {"report": "idle"}
     assert (fresh.out / "evaluations" / "evaluations.json").is_file()
     assert has(login, fresh.out)
 
 
 def test_pictures_are_drawn_where_they_are_wanted(fresh: Desk) -> None:
     fresh.set("release.report", "pictures")
-    assert fresh.done() == ["make", "licenses", "card", "sign", "report", "verify"]
+    fresh.set("evaluations.model", ["results.csv"])
+    fresh.set("evaluations.model_name", "Tune")
+    assert fresh.done() == STEPS[:7]
     pictures = fresh.root / "pictures"
     before = digests(pictures)
-    assert "report.html" in before
+    assert {"report.html", "evaluations.png"} <= before.keys()
     assert fresh.done() == []
     (pictures / "report.json").unlink()
-    assert "release.report" in fresh.release().error
+    assert fresh.refused(2) == (
+        "pictures: exists already; name another folder in release.report, or remove it"
+    )
     shutil.rmtree(pictures)
     assert fresh.done() == ["report"]
     assert digests(pictures) == before
+    (fresh.root / "results.csv").write_text(RESULTS.replace("0.682", "0.683"))
+    assert fresh.done() == ["evaluations", "report", "card", "sign", "verify"]
+    (fresh.root / "results.csv").write_text(RESULTS)
+    fresh.states()
+    assert digests(pictures) == before
+    fresh.tables.pop("evaluations")
+    fresh.save()
+    assert fresh.done() == ["report", "card", "sign", "verify"]
+    assert "evaluations.png" not in digests(pictures)
+    assert "<h2>Evaluations</h2>" not in (pictures / "report.html").read_text()
+
+
+def section(desk: Desk, name: str) -> str:
+    """The text of a section of the card; empty if it has none."""
+    pieces = parse_card((desk.out / "README.md").read_text(), "README.md")
+    return "".join(piece.text for piece in pieces if piece.name == name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_card_takes_over_what_the_report_says(
+    ready: dict[str, Desk], tmp_path: Path, kind: str
+) -> None:
+    desk = ready[kind].copy(tmp_path / "desk")
+    before = digests(desk.out)
+    desk.set("release.report", "pictures")
+    assert desk.done() == ["report", *AFTER_CARD]
+    said = (desk.root / "pictures" / "summary.md").read_text()
+    assert section(desk, "weights") == f"## The weights\n\n{said}"
+    assert "Compared with its base, " in said
+    assert "\n| All | " in said
+    assert "pictures" not in (desk.out / "README.md").read_text()
+    assert "<h1>Tune</h1>" in (desk.root / "pictures" / "report.html").read_text()
+    with_report, pictures = digests(desk.out), digests(desk.root / "pictures")
+    # A report that is kept says the same to a card that is not.
+    (desk.out / "README.md").unlink()
+    assert desk.done() == ["card", "sign"]
+    assert digests(desk.out) == with_report
+    # So does one that is drawn once more, also while the card is somebody's own.
+    card = desk.out / "README.md"
+    card.write_text(f"{card.read_text()}\nBy hand.\n")
+    shutil.rmtree(desk.root / "pictures")
+    assert desk.done() == ["report", *AFTER_CARD]
+    assert section(desk, "weights") == f"## The weights\n\n{said}"
+    assert digests(desk.root / "pictures") == pictures
+    card.unlink()
+    desk.set("release.report", None)
+    assert desk.done() == AFTER_CARD
+    assert digests(desk.out) == before
+
+
+def test_another_base_is_compared_with_anew(full: Desk) -> None:
+    full.set("release.report", "pictures")
+    full.states()
+    said = section(full, "weights")
+    other_weights("base")(full)
+    assert full.done() == ["report", *AFTER_CARD]
+    assert section(full, "weights") != said
+
+
+def test_evaluations_that_a_model_brings_are_in_its_report(
+    delta: Desk, tmp_path: Path
+) -> None:
+    delta.set("evaluations.model", ["results.csv"])
+    delta.set("evaluations.model_name", "Tune")
+    delta.states()
+    full = desk_in(tmp_path / "full", "full", delta.root / "acme.pem")
+    shutil.copytree(delta.out / "evaluations", full.root / "tuned" / "evaluations")
+    full.set("release.report", "pictures")
+    full.states()
+    assert (full.root / "pictures" / "evaluations.png").is_file()
+    assert "Other tasks" in section(full, "evaluations")
+
+
+def test_a_report_takes_nobodys_place(fresh: Desk) -> None:
+    fresh.set("release.report", "pictures")
+    pictures = fresh.root / "pictures"
+    pictures.mkdir()
+    assert fresh.refused(2) == (
+        "pictures: exists already; name another folder in release.report, or remove it"
+    )
+    assert not fresh.out.exists()
+    fresh.set("release.report", "tuned/pictures")
+    assert fresh.refused(2) == (
+        "tuned/pictures: lies in the input tuned; choose another release.report"
+    )
+    fresh.set("release.report", "out/pictures")
+    assert fresh.refused(2).startswith("out/pictures: lies in the input out; choose ")
+    pictures.rmdir()
+    fresh.set("release.report", "pictures")
+    fresh.states()
+    (fresh.root / "tuned").rename(pictures / "tuned")
+    (pictures / "thesis.txt").write_text("years of work")
+    fresh.set("release.target", "pictures/tuned")
+    assert fresh.refused(2) == (
+        'pictures: holds what belongs to no report: "thesis.txt", "tuned"; move it away, '
+        "or name another folder in release.report"
+    )
+    assert (pictures / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_wrong_last_step_is_refused(delta: Desk) -> None:
@@ -389,6 +515,47 @@ def test_what_follows_from_a_change_is_done_again(
     change(desk)
     assert desk.done() == done
     assert set(desk.states().values()) == {"kept", "idle"}
+
+
+@pytest.fixture
+def wide(full: Desk) -> Desk:
+    """One whose model has floats of 32 bits that hold values of bfloat16."""
+    source = np.random.default_rng(3)
+    narrow = numbers(weights(source, "BF16", 64, 64))
+    model_folder(full.root / "tuned", {"w": as_raw(narrow, "F32")})
+    return full
+
+
+def made_of(desk: Desk) -> str:
+    """What the first step says."""
+    steps = good("release", desk.file, "--json").json["steps"]
+    return str(steps[0]["said"])
+
+
+def test_a_dtype_that_is_wider_than_its_values_is_told(wide: Desk) -> None:
+    assert made_of(wide) == (
+        "2 files, 16.5 kB; the tensor of F32 holds values of BF16, bit for bit: as BF16 "
+        'that takes 8.19 kB less, with no loss: release.dtype = "smallest" does that'
+    )
+    wide.set("release.dtype", "smallest")
+    # Half of all that is to be made, and no need to say so again.
+    assert made_of(wide) == "2 files, 8.3 kB; bfloat16: the same values, bit for bit"
+    small, whole = (
+        stock_tensors((folder / "model.safetensors").read_bytes())["w"]
+        for folder in (wide.out, wide.root / "tuned")
+    )
+    assert (small[0], whole[0]) == ("BF16", "F32")
+    assert numbers(small).tobytes() == whole[2]
+    assert wide.done() == []
+
+
+def test_what_becomes_of_floats_is_told(full: Desk) -> None:
+    full.set("release.dtype", "smallest")
+    assert made_of(full).partition("; ")[2] == "no smaller dtype holds its values"
+    full.set("release.dtype", "float16")
+    assert re.fullmatch(
+        r"float16: [0-9,]+ values rounded", made_of(full).partition("; ")[2]
+    )
 
 
 def test_a_comment_in_the_file_changes_nothing(made: Desk) -> None:
@@ -669,23 +836,38 @@ class StoppedError(Exception):
 def interrupt(desk: Desk, step: str) -> None:
     """Stops a run when a step begins."""
 
-    def begin(name: str, number: int, count: int) -> None:
-        if name == step:
+    with pytest.raises(StoppedError):
+        api(desk, Stopper(step=step))
+
+
+class Stopper(Watcher):
+    """Stops a run when a step begins, or a stage."""
+
+    def __init__(self, *, step: str = "", stage: str = "") -> None:
+        self.step = step
+        self.stage = stage
+        self.stages: list[str] = []
+
+    def begin(self, name: str, number: int, count: int) -> None:
+        if name == self.step:
             raise StoppedError
 
-    with pytest.raises(StoppedError):
-        api(desk, begin=begin)
+    def show(self, progress: Progress) -> None:
+        self.stages.append(progress.stage)
+        if progress.stage == self.stage:
+            raise StoppedError
 
 
-def api(desk: Desk, **how: Any) -> None:
-    run_release(desk.file, key=PrivateKey.load(desk.root / "acme.pem"), **how)
+def api(desk: Desk, watcher: Watcher) -> None:
+    key = PrivateKey.load(desk.root / "acme.pem")
+    run_release(desk.file, key=key, watcher=watcher)
 
 
 def stages_of(desk: Desk) -> list[str]:
     """What is told while a release is made."""
-    told: list[str] = []
-    api(desk, progress=lambda progress: told.append(progress.stage))
-    return list(dict.fromkeys(told))
+    watcher = Stopper()
+    api(desk, watcher)
+    return list(dict.fromkeys(watcher.stages))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -696,13 +878,8 @@ def test_a_run_that_was_stopped_anywhere_is_gone_on_with(
     assert {"hash", "verify"} < set(stages)
     desk = desk_in(tmp_path / "desk", kind, shelf / "acme.pem")
     for stage in stages:
-
-        def stop(progress: Progress, stage: str = stage) -> None:
-            if progress.stage == stage:
-                raise StoppedError
-
         with pytest.raises(StoppedError):
-            api(desk, progress=stop)
+            api(desk, Stopper(stage=stage))
     for step in ("card", "sign", "verify"):
         (desk.out / "README.md").unlink(missing_ok=True)
         interrupt(desk, step)
@@ -755,7 +932,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(fresh: Desk) -> None:
     before = digests(fresh.out)
     assert fresh.refused(2) == (
         "out: is there already, and out.steps.json does not say that it is this one's: "
-        "name another folder with release.out, or replace it with --force"
+        "name another folder in release.out, or replace it with --force"
     )
     assert digests(fresh.out) == before
     assert fresh.states("--force")["make"] == "done"
@@ -777,7 +954,7 @@ def test_two_files_do_not_take_each_others_folder(delta: Desk) -> None:
     done = here("release", other)
     assert (done.code, done.error) == (
         2,
-        f"{delta.out}: was made from release.toml: name another folder with release.out, "
+        f"{delta.out}: was made from release.toml: name another folder in release.out, "
         "or replace it with --force",
     )
     assert digests(delta.out) == before
@@ -815,6 +992,90 @@ def test_a_folder_may_be_moved_with_all_that_belongs_to_it(
 
 
 # What can be known beforehand.
+
+
+def test_a_plan_says_what_it_takes(fresh: Desk) -> None:
+    tuned = sum(t.stat().st_size for t in (fresh.root / "tuned").glob("*"))
+    done = good("release", fresh.file, "--dry-run", "--json")
+    found = done.json
+    assert found["download"] == {"nbytes": 0, "free": 0}
+    # Licences and card, and then no more than the target, and as much again in the making.
+    disk = found["disk"]
+    assert tuned - 1000 < disk["most"] - 10**7 <= tuned
+    assert disk["while_made"] - disk["most"] == disk["most"] - 10**7
+    assert disk["free"] > 10**8
+    last = good("release", fresh.file, "--dry-run").stdout.splitlines()[-1]
+    assert re.fullmatch(r"disk  at most 10 MB, 10 MB while it is made; .* are free", last)
+    fresh.set("release.codec", "add")
+    more = good("release", fresh.file, "--dry-run", "--json").json["disk"]
+    assert more["most"] - disk["most"] == disk["most"] - 10**7
+    fresh.states()
+    assert "disk" not in good("release", fresh.file, "--dry-run", "--json").json
+    assert "disk" not in good("release", fresh.file, "--json", "--force").json
+
+
+def test_full_weights_take_what_their_dtype_takes(full: Desk) -> None:
+    full.set("release.out", "new")
+    disk = good("release", full.file, "--dry-run", "--json").json["disk"]
+    assert disk["while_made"] == disk["most"]
+    full.set("release.dtype", "float32")
+    wide = good("release", full.file, "--dry-run", "--json").json["disk"]
+    weights = sum(t.stat().st_size for t in (full.root / "tuned").glob("*.safetensors"))
+    assert 0.9 * weights < wide["most"] - disk["most"] < weights
+
+
+def free(monkeypatch: pytest.MonkeyPatch, nbytes: int) -> None:
+    """A disk on which so much is free."""
+    usage = shutil.disk_usage(Path.cwd())._replace(free=nbytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+
+
+def test_a_disk_that_may_be_too_small_is_told(
+    fresh: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(monkeypatch, 10**7)
+    done = good("release", fresh.file, "--dry-run")
+    assert re.fullmatch(
+        rf"warning: {fresh.root}: up to 10,[0-9]+,[0-9]+ bytes are taken while the release "
+        r"is made, and 10,000,000 are free; free some space, or name a folder on another "
+        r"disk in release.out\n",
+        done.stderr,
+    )
+    assert fresh.states()["verify"] == "done"
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_made(
+    full: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full.set("release.out", "new")
+    free(monkeypatch, 10_000)
+    assert re.fullmatch(
+        r".*: expected [0-9]+,[0-9]+ bytes free, found 10,000: free some space, or name a "
+        r"folder on another disk in release.out",
+        full.release().error,
+    )
+    assert not (full.root / "new").exists()
+    done = good("release", full.file, "--dry-run")
+    assert ": up to " in done.stderr
+    assert done.stdout.splitlines()[-1].endswith("; 10 kB are free")
+
+
+def test_a_plan_says_what_is_downloaded(
+    fresh: Desk, login: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = fresh.root / "base"
+    login.put("org/base", {path.name: path for path in base.iterdir()})
+    fresh.set("release.base", "org/base")
+    weights = (base / "model.safetensors").stat().st_size
+    done = good("release", fresh.file, "--dry-run", "--json")
+    assert weights <= done.json["download"]["nbytes"] <= weights + 1000
+    lines = good("release", fresh.file, "--dry-run").stdout.splitlines()
+    assert lines[-2].startswith("disk      at most 10 MB, ")
+    assert re.fullmatch(r"download  [0-9.]+ kB into .*models--org--base", lines[-1])
+    free(monkeypatch, 10_000)
+    done = fresh.release()
+    assert (done.code, ": expected " in done.error) == (1, True)
+    assert not login.asked("safetensors")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -902,6 +1163,64 @@ def test_nobody_is_logged_in(fresh: Desk, hub: FakeHub) -> None:
     )
     assert not fresh.out.exists()
     assert fresh.states("--until", "verify")["verify"] == "done"
+
+
+@pytest.fixture
+def published(delta: Desk, login: FakeHub) -> Desk:
+    """A release that is on the Hub."""
+    delta.set("hub.repo", REPO)
+    delta.states()
+    return delta
+
+
+def test_a_tag_that_was_removed_is_set_again(published: Desk, login: FakeHub) -> None:
+    login.repos[REPO].tags.clear()
+    assert published.done() == ["publish"]
+    assert login.repos[REPO].tags == {"v1.0": login.head(REPO)}
+    assert len(commits(login)) == 1
+    assert published.done() == []
+
+
+def test_a_repository_that_was_removed_is_made_again(
+    published: Desk, login: FakeHub
+) -> None:
+    del login.repos[REPO]
+    assert published.done() == ["publish"]
+    assert has(login, published.out)
+    assert login.repos[REPO].tags == {"v1.0": login.head(REPO)}
+
+
+def test_a_tag_that_was_moved_is_told(published: Desk, login: FakeHub) -> None:
+    login.put(REPO, {"README.md": b"Another."})
+    login.tag(REPO, "v1.0")
+    done = published.release()
+    assert done.code == 2
+    assert done.error.startswith(f"{REPO}: version 1.0 is published as v1.0, with other ")
+
+
+@pytest.mark.parametrize("way", ["offline", "trouble", "nonsense", "logged out"])
+def test_without_the_hub_a_release_is_published_as_it_was_noted(
+    published: Desk, login: FakeHub, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "offline":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        why = "HF_HUB_OFFLINE is set"
+    elif way == "logged out":
+        monkeypatch.delenv("HF_TOKEN")
+        why = "nobody is logged in"
+    else:
+        status = 503 if way == "trouble" else 200
+        login.fault(match="GET .*/revision/v1.0", times=9, status=status, body=b"<html>")
+        why = "expected .* answer" if way == "nonsense" else ".* answered 503 .*"
+    for options in ((), ("--dry-run",)):
+        (*_, step) = good("release", published.file, "--json", *options).json["steps"]
+        assert (step["step"], step["state"]) == ("publish", "kept")
+        assert re.search(
+            r", tag v1.0; the Hub could not be asked whether it still has that "
+            rf"\({why}",
+            step["said"],
+        )
+    assert len(login.asked("revision/v1.0")) <= 3 + 2  # once a run
 
 
 def test_a_token_that_may_only_read_publishes_nothing(
@@ -1008,11 +1327,81 @@ def at_terminal(typed: list[str], *arguments: str | Path) -> Done:
 def test_each_step_is_told_as_it_begins(fresh: Desk) -> None:
     done = at_terminal([], "release", fresh.file)
     assert done.code == 0, done.stderr
-    told = [line for line in done.stderr.splitlines() if line.startswith("[")]
-    assert told == ["[1/8] make", "[2/8] licenses", "[4/8] card", "[5/8] sign",
-                    "[7/8] verify"]  # fmt: skip
+    told = [line for line in done.stderr.splitlines() if line.startswith("step ")]
+    assert told == [
+        *("step 1 of 8: make", "step 2 of 8: licenses", "step 5 of 8: card"),
+        *("step 6 of 8: sign", "step 7 of 8: verify"),
+    ]
     assert "verify: 100%" in done.stderr
     assert at_terminal([], "release", fresh.file).stderr == ""
+
+
+def test_a_terminal_shows_how_long_the_release_will_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal, now = Terminal(), 0.0
+    monkeypatch.setattr("sys.stderr", terminal)
+    with ExitStack() as stack:
+        watcher = watcher_of(Shell(), stack, lambda: now)
+        watcher.plan({"make": {"encode": 600}, "report": {"compare": 1200}})
+        watcher.begin("make", 1, 8)
+        watcher.show(Progress(stage="encode", done=0, total=600))
+        now = 60.0
+        watcher.show(Progress(stage="encode", done=300, total=600))
+        now = 120.0
+        watcher.show(Progress(stage="encode", done=600, total=600))
+        watcher.begin("report", 4, 8)
+    told = re.split("[\r\n]", terminal.getvalue())
+    assert told[0] == "step 1 of 8: make"
+    assert told[-2] == "step 4 of 8: report; about 4 min left"
+    assert any(
+        re.fullmatch(r"encode: 100%.*, release: about 4 min left\] *", t) for t in told
+    )
+
+
+def test_a_log_says_when_steps_begin_and_end(fresh: Desk) -> None:
+    done = good("release", fresh.file)
+    lines = re.sub(r"[0-9.]+ s:", "N s:", done.stderr).splitlines()
+    assert lines[0] == "step 1 of 8: make begins"
+    assert re.fullmatch(r"step 1 of 8: make done in N s: .* for .* %", lines[1])
+    assert lines[2:4] == [
+        "step 2 of 8: licenses begins",
+        'step 2 of 8: licenses done in N s: "MIT License"',
+    ]
+    assert [line.rpartition(": ")[2] for line in lines[4::2]] == [
+        *("card begins", "sign begins", "verify begins"),
+    ]
+    assert good("release", fresh.file).stderr == ""
+    fresh.set("card.summary", "It does not.")
+    assert good("release", fresh.file, "--quiet").stderr == ""
+
+
+def test_a_step_tells_what_the_rest_will_take(fresh: Desk) -> None:
+    class Listener(Watcher):
+        def __init__(self) -> None:
+            self.told: dict[str, Expected] = {}
+
+        def plan(self, expected: Expected) -> None:
+            self.told[next(iter(expected))] = expected
+
+    fresh.set("release.report", "pictures")
+    weights = {
+        name: sum(f.stat().st_size for f in (fresh.root / name).glob("*.safetensors"))
+        for name in ("base", "tuned")
+    }
+    listener = Listener()
+    api(fresh, listener)
+    first = listener.told["make"]
+    assert list(first) == ["make", "licenses", "report", "card", "sign", "verify"]
+    assert first["make"] == {
+        "encode": weights["tuned"],
+        "hash inputs": weights["base"],
+    }
+    assert first["report"] == {"compare": sum(weights.values())}
+    assert first["sign"] == {"hash": 0}  # of a delta, that is not known before it is made
+    hashed = listener.told["verify"]["verify"]
+    assert hashed is not None
+    assert hashed["verify"] >= sum(f.stat().st_size for f in fresh.out.glob("*"))
 
 
 # The first draft.
@@ -1161,3 +1550,11 @@ def test_paths_in_a_draft_are_those_that_its_reader_takes(fresh: Desk) -> None:
 
 def test_states_are_told_apart() -> None:
     assert {state.value for state in State} == {"done", "kept", "idle", "to do"}
+
+
+def test_the_command_knows_the_steps() -> None:
+    (until,) = [option for option in command.params if option.name == "until"]
+    assert isinstance(until.type, click.Choice)
+    assert (tuple(until.type.choices), until.default) == (ORDER, ORDER[-1])
+    told = str(command.help).partition("in order: ")[2].partition(".")[0]
+    assert re.sub(r"\(.*?\)", "", told, flags=re.DOTALL).replace(",", "").split() == STEPS

@@ -13,6 +13,7 @@ from releasekit.evals.collection import Collection
 from releasekit.evals.document import Evaluations, pack
 from releasekit.evals.reading import read
 from releasekit.pictures.palette import DARK, KINDS, LIGHT, SCALE
+from releasekit.presentation.evaluation import read_comparison
 from releasekit.statistics.summary import summary
 from tests.builders import model_folder
 from tests.integration.browser import look
@@ -30,6 +31,7 @@ BOARD = b"""Model,Average,ARC,HellaSwag,MMLU,TruthfulQA
 org/m,68.67,68.2,85.9,64.8,55.8
 org/b,64.23,63.5,86.1,63.9,43.4
 """
+FILES = ("report.html", "report.json", "summary.md")
 PAIR = ("distances", "kinds", "layers", "unchanged", "update", "values")
 
 
@@ -73,20 +75,20 @@ def test_a_pair_is_reported(world: World, tmp_path: Path) -> None:
     made = report(world.base, world.tune, out=tmp_path / "r")
     here_now = {path.name: path.stat().st_size for path in (tmp_path / "r").iterdir()}
     assert here_now == made.files
-    assert set(made.files) == {"report.html", "report.json", *names(*PAIR)}
+    assert set(made.files) == {*FILES, *names(*PAIR)}
     found = json.loads((tmp_path / "r" / "report.json").read_text())
     assert (found["name"], found["base"]) == ("tune", "base")
     assert len(found["tensors"]) == len(made.portrait.diff.tensors) == 30
     assert found["layers"]["labels"] == ["0", "1", "2"]
     assert "8 rows of the vocabulary were added." in summary(made.portrait)
+    assert (tmp_path / "r" / "summary.md").read_text() == summary(made.portrait)
     assert not (tmp_path / "r.partial").exists()
 
 
 def test_a_release_is_reported_with_what_it_publishes(
     world: World, of_release: ReportResult, tmp_path: Path
 ) -> None:
-    files = {"report.html", "report.json", *names("published", *PAIR)}
-    assert set(of_release.files) == files
+    assert set(of_release.files) == {*FILES, *names("published", *PAIR)}
     report(world.release, base=world.base, out=tmp_path / "other", threads=3)
     assert digests(of_release.out) == digests(tmp_path / "other")
     page = (of_release.out / "report.html").read_text()
@@ -97,8 +99,7 @@ def test_a_release_is_reported_with_what_it_publishes(
 
 def test_a_model_alone_is_reported(world: World, tmp_path: Path) -> None:
     made = report(world.tune, out=tmp_path / "r")
-    expected = {"report.html", "report.json", *names("kinds", "layers", "values")}
-    assert set(made.files) == expected
+    assert set(made.files) == {*FILES, *names("kinds", "layers", "values")}
     assert made.portrait.base is None
 
 
@@ -110,12 +111,24 @@ def test_evaluations_beside_the_model_are_shown(world: World, tmp_path: Path) ->
     (tmp_path / "tune" / "evaluations").mkdir()
     document = tmp_path / "tune" / "evaluations" / "evaluations.json"
     document.write_bytes(pack(Evaluations.of(model, base)))
-    made = report(tmp_path / "tune", out=tmp_path / "r")
+
+    def is_evaluation(name: str) -> bool:
+        return name.startswith("evaluations/")
+
+    made = report(tmp_path / "tune", out=tmp_path / "r", skip=is_evaluation)
     assert {"evaluations.png", "evaluations-dark.png"} <= made.files.keys()
     page = (tmp_path / "r" / "report.html").read_text()
     assert "<h2>Evaluations</h2>" in page
     assert "data:image/svg+xml;base64," in page
     assert "68.2" in page
+    (tmp_path / "tune" / "evaluations").rename(tmp_path / "elsewhere")
+    drawn = digests(tmp_path / "r")
+    given = read_comparison(tmp_path / "elsewhere" / "evaluations.json")
+    report(tmp_path / "tune", out=tmp_path / "s", evaluations=given, skip=is_evaluation)
+    assert digests(tmp_path / "s") == drawn
+    made = report(tmp_path / "tune", out=tmp_path / "t", name="Mine")
+    assert "evaluations.png" not in made.files
+    assert "<h1>Mine</h1>" in (tmp_path / "t" / "report.html").read_text()
 
 
 def test_the_command_says_what_it_made(world: World, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from releasekit.hub.cards import load_yaml, split
 from releasekit.licensing.terms import Licensing
 from releasekit.presentation.writing import CardResult, check_card, write_card
 from tests.builders import model_folder
-from tests.integration.tools import digests
+from tests.integration.tools import digests, good
 
 ROOT = Path(__file__).parent.parent
 LEADERBOARD = ROOT / "cards" / "leaderboard.csv"
@@ -397,6 +397,31 @@ def test_registered_benchmarks_have_results_that_the_hub_reads(model: Path) -> N
     (entry,) = parse_eval_result_entries(load_yaml(text, "gsm8k.yaml"))
     assert (entry.dataset_id, entry.task_id, entry.value) == ("openai/gsm8k", "gsm8k", 0.0)
     assert entry.notes == ("exact_match, in percent, 5-shot, lm-evaluation-harness 0.4.13")
+
+
+def test_a_reports_summary_comes_and_goes(model: Path) -> None:
+    report = model.parent / "report"
+    good("report", model, "--out", report)
+    said = (report / "summary.md").read_text()
+    assert said.startswith("The model has 1 tensor, 24 B in F32. ")
+    good("card", model, "--report", report)
+    assert section(model, "weights") == f"## The weights\n\n{said}"
+    before = digests(model)
+    write(model, report=report)
+    assert digests(model) == before
+    order = [piece.name for piece in sections.parse(card(model), "README.md") if piece.name]
+    assert order.index("weights") == order.index("prompt") - 1
+    # What an earlier report said may be of other weights.
+    write(model)
+    assert "## The weights" not in card(model)
+    (report / "summary.md").write_text("[A link](https://a.b)\n")
+    assert refusal(model, report=report).startswith(
+        f"{report}/summary.md: expected sentences and a table without markup, "
+    )
+    (report / "summary.md").unlink()
+    assert refusal(model, report=report) == (
+        f"{report}: has no summary.md; expected a folder that `releasekit report` wrote"
+    )
 
 
 def test_charts_come_and_go(model: Path) -> None:

@@ -40,7 +40,7 @@ def test_the_least_that_a_file_says() -> None:
     delta, full = read(LEAST[DELTA]), read(LEAST[FULL])
     assert (delta.name, delta.version, delta.kind) == ("Tune", "1.0", DELTA)
     assert (delta.target, delta.base, delta.out) == ("t", "b", "Tune-delta")
-    assert (full.kind, full.base, full.out) == (FULL, None, "Tune")
+    assert (full.kind, full.base, full.out) == (FULL, None, "Tune-full")
     for file in (delta, full):
         assert (file.publisher, file.shard_nbytes, file.dtype) == (None, None, None)
         assert (file.exclude, file.accept_base, file.codec) == ((), (), "ulp")
@@ -89,12 +89,12 @@ def test_a_name_on_the_hub_for_the_card_publishes_nothing() -> None:
     ("name", "kind", "out"),
     [
         ("My Tune", DELTA, "My-Tune-delta"),
-        ("My/Tune", FULL, "My-Tune"),
-        ("../x", FULL, "x"),
-        ("..", FULL, "release"),
+        ("My/Tune", FULL, "My-Tune-full"),
+        ("../x", FULL, "x-full"),
+        ("..", FULL, "release-full"),
         (".-.", DELTA, "release-delta"),
-        ("größe 7B", FULL, "größe-7B"),
-        ("名" * 200, FULL, "名" * 66),
+        ("größe 7B", FULL, "größe-7B-full"),
+        ("名" * 200, FULL, f"{'名' * 66}-full"),
     ],
 )
 def test_the_folder_is_called_after_the_name(name: str, kind: str, out: str) -> None:
@@ -116,7 +116,7 @@ TITLE = "a line of 1 to 200 characters"
 VERSION = "one to four numbers with dots between them, such as 1.0"
 REPO = "the release's id on the Hub, org/name"
 SIZE = "a size such as 2GB or 500MiB"
-FLOATS = '"float16", "bfloat16", "float32"'
+FLOATS = '"float16", "bfloat16", "float32", "smallest"'
 NAME = "a name as organisations on the Hub have"
 
 
@@ -356,6 +356,17 @@ def test_every_line_of_a_draft_may_be_uncommented(kind: str) -> None:
         assert file.facts.prompt_format == "### User:\n{instruction}"
 
 
+@pytest.mark.parametrize("kind", [DELTA, FULL])
+@pytest.mark.parametrize("name", [None, "Tune", "x"])
+def test_a_draft_makes_its_release_beside_the_models(kind: str, name: str | None) -> None:
+    """A model's own folder is often called as the release is."""
+    text = draft(Answers(kind=kind, name=name, target=name)).decode()
+    file = read(uncommented(text, settings_of(text)))
+    assert len({file.target, file.base, file.out, file.report}) == 4
+    assert file.out == default_out(file.name, kind) == f"{file.name}-{kind}"
+    assert file.target == file.name
+
+
 def test_a_draft_names_every_field_of_release_and_hub() -> None:
     both: dict[str, object] = {}
     for kind in (DELTA, FULL):
@@ -364,7 +375,7 @@ def test_a_draft_names_every_field_of_release_and_hub() -> None:
         both |= tables["release"] | tables["hub"]
     named = {"name", "version", "kind", "target", "out", "base", "publisher", "exclude"}
     named |= {"accept_base", "codec", "shard_size", "dtype", "sign_key", "repo"}
-    named |= {"passphrase_file", "succession", "visibility", "gated", "revision"}
+    named |= {"report", "passphrase_file", "succession", "visibility", "gated", "revision"}
     assert both.keys() == named
 
 
@@ -447,10 +458,11 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     record.forget("sign")
     again = StepRecord.beside(out, file)
     assert (again.steps, again.edited, again.other) == ({"make": DONE}, True, None)
-    assert again.is_done("make", DONE.key, "x")
-    assert not again.is_done("make", DONE.key, None)
-    assert not again.is_done("make", "1" * 64, "x")
-    assert not again.is_done("card", DONE.key, "x")
+    assert again.is_done("make", DONE.key, lambda: "x")
+    assert not again.is_done("make", DONE.key, lambda: None)
+    # What takes long to tell is told only if it decides.
+    for step, key in (("make", "1" * 64), ("card", DONE.key)):
+        assert not again.is_done(step, key, lambda: pytest.fail("asked"))
 
 
 def test_a_record_of_another_file_does_not_count(tmp_path: Path) -> None:
