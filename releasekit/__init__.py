@@ -6,6 +6,8 @@
     preflight      whether apply_delta would succeed, and all that speaks against it
     open_delta     rebuild into memory, tensor by tensor, on any torch device
     load_into      fill a model that is in memory, in place
+    swap_in        put a release in its base's place in memory, and take it out again
+    open_view      read a release as the safetensors files that it would rebuild
     sign           sign a release, or any folder
     write_card     write the model card of a release, with evaluations and licences
     check_card     whether a card is what the Hub takes
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from releasekit.delta.make import MakeResult, make_delta
     from releasekit.delta.open import OpenDelta, open_delta
     from releasekit.delta.preflight import Preflight
+    from releasekit.delta.swap import Swapped, swap_in
+    from releasekit.delta.view import FileView, View, open_view
     from releasekit.errors import (
         BaseMismatchError,
         FormatError,
@@ -94,6 +98,7 @@ _HOMES = {
     "ConvertResult": "conversion",
     "Diff": "statistics.diff",
     "Fetched": "fetching",
+    "FileView": "delta.view",
     "Finding": "delta.diagnosis",
     "ForeignPlan": "foreign.apply",
     "ForeignResult": "foreign.apply",
@@ -119,9 +124,11 @@ _HOMES = {
     "RuleFinding": "findings",
     "SignResult": "sealing",
     "SignatureError": "errors",
+    "Swapped": "delta.swap",
     "Ulp": "codec",
     "UsageError": "errors",
     "Verification": "verification",
+    "View": "delta.view",
     "Wishes": "publication",
     "apply_delta": "delta.apply",
     "apply_foreign": "foreign.apply",
@@ -138,6 +145,7 @@ _HOMES = {
     "make_delta": "delta.make",
     "narrowest": "comparison",
     "open_delta": "delta.open",
+    "open_view": "delta.view",
     "plan_apply": "delta.apply",
     "plan_foreign": "foreign.apply",
     "plan_publish": "publication",
@@ -145,6 +153,7 @@ _HOMES = {
     "publish": "publication",
     "report": "reporting",
     "sign": "sealing",
+    "swap_in": "delta.swap",
     "verify": "verification",
     "write_card": "presentation.writing",
 }
@@ -160,6 +169,7 @@ __all__ = [
     "ConvertResult",
     "Diff",
     "Fetched",
+    "FileView",
     "Finding",
     "ForeignPlan",
     "ForeignResult",
@@ -185,9 +195,11 @@ __all__ = [
     "RuleFinding",
     "SignResult",
     "SignatureError",
+    "Swapped",
     "Ulp",
     "UsageError",
     "Verification",
+    "View",
     "Wishes",
     "apply_delta",
     "apply_foreign",
@@ -204,6 +216,7 @@ __all__ = [
     "make_delta",
     "narrowest",
     "open_delta",
+    "open_view",
     "plan_apply",
     "plan_foreign",
     "plan_publish",
@@ -211,6 +224,7 @@ __all__ = [
     "publish",
     "report",
     "sign",
+    "swap_in",
     "verify",
     "write_card",
 ]

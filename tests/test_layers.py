@@ -31,7 +31,7 @@ LAYERS = {
     "effects": {
         *("blocks", "card", "charts", "checkpoint", "device", "hashing", "hub"),
         *("license_files", "model_writer", "output", "pictures", "pipeline", "received"),
-        *("resources", "signing", "smallest", "trust", "writing"),
+        *("parts", "resources", "signing", "smallest", "trust", "writing"),
     },
     "workflows": {
         *("admission", "amending", "authenticity", "comparison", "conversion", "delta"),
@@ -47,7 +47,7 @@ LAYERS = {
 FOREIGN = {
     "click": "cli",
     "tqdm": "cli.shell",
-    "torch": "device delta.open delta.load",
+    "torch": "device delta.open delta.load delta.swap delta.view",
     "llvmlite": "codec.native",
     "numba": "codec.native",
     "pcodec": "codec.ulp",
