@@ -2,6 +2,8 @@
 
     make_delta     release a fine-tune as its difference from a base
     apply_delta    rebuild the fine-tune's files from base and delta
+    apply_spread   the same in parts, by the machines of a cluster
+    apply_share    one of several shares of it, as array jobs do; finish_apply completes it
     plan_apply     what apply_delta would read, write and need
     preflight      whether apply_delta would succeed, and all that speaks against it
     open_delta     rebuild into memory, tensor by tensor, on any torch device
@@ -45,6 +47,12 @@ if TYPE_CHECKING:
     from releasekit.delta.make import MakeResult, make_delta
     from releasekit.delta.open import OpenDelta, open_delta
     from releasekit.delta.preflight import Preflight
+    from releasekit.delta.spread import (
+        PartResult,
+        apply_share,
+        apply_spread,
+        finish_apply,
+    )
     from releasekit.delta.swap import Swapped, swap_in
     from releasekit.delta.view import FileView, View, open_view
     from releasekit.errors import (
@@ -112,6 +120,7 @@ _HOMES = {
     "Licensing": "licensing.terms",
     "MakeResult": "delta.make",
     "OpenDelta": "delta.open",
+    "PartResult": "delta.spread",
     "Policy": "authenticity",
     "Preflight": "delta.preflight",
     "PrivateKey": "signing.keys",
@@ -132,12 +141,15 @@ _HOMES = {
     "Wishes": "publication",
     "apply_delta": "delta.apply",
     "apply_foreign": "foreign.apply",
+    "apply_share": "delta.spread",
+    "apply_spread": "delta.spread",
     "apply_xor": "foreign.xor",
     "check_card": "presentation.writing",
     "check_licenses": "licensing.clearance",
     "compare": "comparison",
     "convert": "conversion",
     "fetch": "fetching",
+    "finish_apply": "delta.spread",
     "identify": "identification",
     "import_delta": "foreign.importing",
     "inspect": "inspection",
@@ -183,6 +195,7 @@ __all__ = [
     "Licensing",
     "MakeResult",
     "OpenDelta",
+    "PartResult",
     "Policy",
     "Preflight",
     "PrivateKey",
@@ -203,12 +216,15 @@ __all__ = [
     "Wishes",
     "apply_delta",
     "apply_foreign",
+    "apply_share",
+    "apply_spread",
     "apply_xor",
     "check_card",
     "check_licenses",
     "compare",
     "convert",
     "fetch",
+    "finish_apply",
     "identify",
     "import_delta",
     "inspect",

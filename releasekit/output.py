@@ -10,6 +10,10 @@ So `OUT` never exists half-made, and a run that was stopped leaves a folder whos
 says so. A lock on that folder keeps two runs apart; the system drops it with the process,
 however that ends.
 
+Where the parts of one work are done by several processes (`Sharing`), they have the folder
+in common: files in the making then have names of their own, since two may make the same
+one, and only who has the folder alone may complete it.
+
 An existing `OUT` is refused unless the caller forces it; then it stays in place until its
 successor is complete, and is only removed if it holds what releasekit or a model library
 writes, since `--force` on the wrong folder should not cost anyone their data.
@@ -25,9 +29,11 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from enum import Enum
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any, Final, Self
@@ -46,6 +52,14 @@ _MAX_NAME: Final = 255  # bytes, of a file name on ext4, APFS and NTFS
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class Sharing(Enum):
+    """Who else may be writing to a folder."""
+
+    ALONE = "nobody"
+    PARTS = "others that do parts of the same work"
+    GUEST = "whoever has the folder, and asked for this part"
+
+
 class OutputFolder:
     """A folder in the making.
 
@@ -59,7 +73,13 @@ class OutputFolder:
     """
 
     def __init__(
-        self, out: Path, *, key: str, force: bool = False, inputs: Iterable[Path] = ()
+        self,
+        out: Path,
+        *,
+        key: str,
+        force: bool = False,
+        inputs: Iterable[Path] = (),
+        sharing: Sharing = Sharing.ALONE,
     ) -> None:
         """Prepare to make `out`.
 
@@ -68,25 +88,50 @@ class OutputFolder:
             key: names the work; a partial folder of the same work may be reused.
             force: replace an existing folder at `commit`.
             inputs: files and folders that are read; `out` may not touch them.
+            sharing: who else may be writing to it.
 
         Raises:
-            UsageError: if `out` exists, lies in an input, or holds one.
-            ReleaseKitError: if another run is writing to it.
+            UsageError: if `out` exists, lies in an input, or holds one; or the folder in
+                common is of another work.
+            ReleaseKitError: if another run is writing to it; or, for a guest, there is no
+                such folder.
         """
-        check_output(out, force=force, inputs=inputs)
+        if sharing is not Sharing.GUEST:
+            check_output(out, force=force, inputs=inputs)
         self.out = out.absolute()
-        self.partial = self.out.with_name(self.out.name + PARTIAL_SUFFIX)
+        self.partial = partial_of(self.out)
         self._force = force
         self._new = self.partial / _NEW
         self._making = threading.Lock()
+        self._sharing = sharing
+        self._lock: int | None = None
+        if sharing is Sharing.GUEST:
+            self.reused = self._join(key)
+            return
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
         with ExitStack() as stack:
-            stack.callback(os.close, self._lock)
+            stack.callback(self._unlock)
             # Another run may have made it between the first look and the lock.
             check_output(out, force=force, inputs=inputs)
             self.reused = self._claim(key)
             stack.pop_all()
+
+    def _join(self, key: str) -> bool:
+        """Find the folder that another process has; nothing in it is this one's."""
+        state = self.partial / _STATE
+        if not state.is_file() or state.read_bytes() != _state(key):
+            raise ReleaseKitError(
+                f"{self.partial}: on {socket.gethostname()} it is not the folder of this "
+                "work: every machine must find inputs and output under the same paths, on "
+                "a file system that all of them share"
+            )
+        return False
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _locked(self) -> int:
         """The partial folder, made if need be, and locked until the process ends."""
@@ -96,8 +141,9 @@ class OutputFolder:
             raise UsageError(f"{self.partial}: is in the way; move or remove it")
         self.partial.mkdir(exist_ok=True)
         fd = os.open(self.partial, _FOLDER_FLAGS)
+        shared = self._sharing is Sharing.PARTS
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             # Between opening and locking, another run may have committed the folder.
             ours = os.path.samestat(os.fstat(fd), os.stat(self.partial))
         except OSError as error:
@@ -115,6 +161,9 @@ class OutputFolder:
     def _claim(self, key: str) -> bool:
         """Whether the partial folder holds this same work; empties it if not."""
         state = self.partial / _STATE
+        if self._sharing is Sharing.PARTS:
+            self._claim_together(key)
+            return False
         if any(self.partial.iterdir()):
             if not state.is_file() or state.is_symlink():
                 raise UsageError(
@@ -130,6 +179,32 @@ class OutputFolder:
             write(file, _state(key))
         self._folder(self._new)
         return False
+
+    def _claim_together(self, key: str) -> None:
+        """Name the work in the folder, as others may at the same time."""
+        state = self.partial / _STATE
+        new = self.partial / f"{_STATE}.{_token()}"
+        with _create(new) as file:
+            write(file, _state(key))
+        try:
+            os.link(new, state)  # unlike a rename, it replaces nothing
+        except FileExistsError:
+            if state.is_symlink() or state.read_bytes() != _state(key):
+                raise UsageError(
+                    f"{self.partial}: holds other work, or the same with other inputs or "
+                    "options: give every part the same ones; or, if nothing writes to it, "
+                    "remove it"
+                ) from None
+        finally:
+            new.unlink()
+        self._new.mkdir(exist_ok=True)
+        if self._new.is_symlink():
+            raise UsageError(f"{self._new}: is a link; remove it")
+
+    @staticmethod
+    def made_in(partial: Path) -> Path:
+        """Where the files of the output lie in a partial folder."""
+        return partial / _NEW
 
     def used_nbytes(self) -> int:
         """Disk space that files of this output take already."""
@@ -150,11 +225,15 @@ class OutputFolder:
             self._folder(path.parent)
             if path.is_symlink() or not path.is_dir():
                 path.unlink(missing_ok=True)
-                path.mkdir()
+                path.mkdir(exist_ok=True)  # others may make it for parts of their own
 
     def path(self, name: str) -> Path:
         """Where the file `name` lies until the folder appears."""
         return self._new / name
+
+    def keep_scratch(self, name: str, final: str) -> None:
+        """Give a complete scratch file the name by which others of this work find it."""
+        os.replace(self.partial / name, self.partial / final)
 
     def scratch(self, name: str) -> BufferedRandom:
         """Open a new file that is not part of the output, and goes with its completion."""
@@ -183,9 +262,12 @@ class OutputFolder:
     def unfinished(self, name: str) -> str:
         """The name that a large file bears until it is complete."""
         folder, _, last = name.rpartition("/")
-        if len(last.encode()) + len(_UNFINISHED) > _MAX_NAME:
+        suffix = _UNFINISHED
+        if self._sharing is not Sharing.ALONE:
+            suffix = f".{_token()}{_UNFINISHED}"
+        if len(last.encode()) + len(suffix.encode()) > _MAX_NAME:
             last = sha256(last.encode()).hexdigest()
-        return f"{folder}/{last}{_UNFINISHED}".lstrip("/")
+        return f"{folder}/{last}{suffix}".lstrip("/")
 
     def finish(self, name: str, final: str) -> None:
         """Give a complete file its final name."""
@@ -248,7 +330,12 @@ class OutputFolder:
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        os.close(self._lock)
+        self._unlock()
+
+
+def partial_of(out: Path) -> Path:
+    """The folder in which `out` is made."""
+    return out.absolute().with_name(out.name + PARTIAL_SUFFIX)
 
 
 def check_output(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
@@ -316,6 +403,11 @@ def _refuse_overlap(out: Path, inputs: Iterable[Path]) -> None:
             raise UsageError(f"{out}: holds the input {path}; choose another --out")
         if source in resolved.parents:
             raise UsageError(f"{out}: lies in the input {path}; choose another --out")
+
+
+def _token() -> str:
+    """What no other thread of any process of any machine is called at this time."""
+    return f"{socket.gethostname()[:64]}-{os.getpid()}-{threading.get_native_id()}"
 
 
 def _state(key: str) -> bytes:

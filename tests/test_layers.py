@@ -59,6 +59,7 @@ FOREIGN = {
     "jinja2": "card.pages pictures.page",
     "markdown_it": "card.checks",
     "matplotlib": "charts pictures.png",
+    "ray": "parts.cluster",
     "spdx": "license_files",
     "yaml": "hub",
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,15 @@ from releasekit.cli.shell import (
     work_options,
 )
 from releasekit.cli.signatures import policy_of, use_options
+from releasekit.cli.spreading import (
+    share_of,
+    spread_options,
+    worker_document,
+    worker_facts,
+)
 
 if TYPE_CHECKING:
+    from releasekit.delta.spread import PartResult
     from releasekit.foreign.apply import ForeignResult
 
 _Foreign = tuple[Path, Path, Path]  # base, delta, out
@@ -59,6 +68,7 @@ _Paths = tuple[Path, tuple[Path, ...], Path]  # base, deltas, out
     show_default=True,
     help="With somebody else's delta: most bytes of tensors in a file of the result.",
 )
+@spread_options
 @accept_option
 @use_options
 @recipe_options
@@ -95,6 +105,10 @@ def command(
     Name all of them, in any order: the last one's model is rebuilt, at once, and those of
     the others are not written.
 
+    With --engine ray, parts of the work go to the machines of a Ray cluster, and again to
+    others if one is lost. With --shard 1/8 to 8/8, eight processes do a share each, as
+    array jobs of Slurm do, and --finish makes OUT appear.
+
     \b
     Examples:
       releasekit apply-delta --base llama-65b --delta my-tune-delta --out my-tune
@@ -121,12 +135,16 @@ def command(
         ours = {n: options[n] for n in ("force", "device", "threads", "max_memory")}
         ours["policy"] = policy
         ours["accept_license"] = consent_of(shell, accept_license)
+        ours |= {name: options[name] for name in ("engine", "shard", "finish")}
         _refuse(options, "dtype", "order", "expect_sum")
         _release(shell, paths, ours, dry_run=dry_run)
         return
     delta = Path(one_alone(deltas))
     options["policy"] = policy.of(delta)
     refuse_unsigned(delta, options["policy"])  # under the name that the user gave
+    for name, usual in (("engine", "local"), ("shard", None), ("finish", False)):
+        if options.pop(name) != usual:
+            raise click.UsageError(f"--{name} is for releases of releasekit; leave it out")
     if origins[0] is Origin.ADDITIVE:
         _additive(shell, (base, delta, out), options, dry_run=dry_run)
     else:
@@ -144,14 +162,29 @@ def _refuse(options: Mapping[str, Any], *names: str) -> None:
 
 
 def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool) -> None:
-    from releasekit import apply_delta
+    from releasekit import apply_delta, apply_share, apply_spread, finish_apply
+    from releasekit.parts.engines import pool_of
 
+    engine, shard, finish = (work.pop(name) for name in ("engine", "shard", "finish"))
+    share = share_of(engine, shard, finish=finish, dry_run=dry_run)
     if dry_run:
         _plan_release(shell, paths, work)
         return
     shell.note_compiling()
-    with shell.progress() as progress:
-        result = apply_delta(*paths, progress=progress, **work)
+    if share is not None:
+        del work["force"]
+        with shell.progress() as progress:
+            _share_result(
+                shell, apply_share(*paths, share=share, progress=progress, **work)
+            )
+        return
+    cluster = pool_of(engine)
+    with ExitStack() as stack:
+        apply = finish_apply if finish else apply_delta
+        if cluster is not None:
+            apply = partial(apply_spread, pool=stack.enter_context(cluster))
+        progress = stack.enter_context(shell.progress())
+        result = apply(*paths, progress=progress, **work)
     document = {
         "out": str(result.out),
         "name": result.name,
@@ -161,6 +194,7 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
         "files": result.files,
         "kept": list(result.kept),
         "device": result.device,
+        "workers": worker_document(result.workers),
         "notes": list(result.notes),
         "signature": signatures.document(result.authenticity),
         "licenses": license_document(result.licenses),
@@ -176,9 +210,30 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
     if result.kept:
         pairs.append(("kept", f"{len(result.kept)} files of an earlier run"))
     pairs += [("note", note) for note in result.notes]
+    pairs += worker_facts(result.workers)
     if shell.verbose:
         pairs.append(("device", result.device))
         pairs += [(digest, name) for name, digest in result.files.items()]
+    shell.result(document, render.facts(pairs))
+
+
+def _share_result(shell: Shell, result: PartResult) -> None:
+    document = {
+        "out": str(result.out),
+        "name": result.name,
+        "share": str(result.share),
+        "parts": list(result.parts),
+        "kept": list(result.kept),
+        "nbytes": result.nbytes,
+        "seconds": result.seconds,
+    }
+    pairs = [
+        ("share", f"{result.share} of {result.name}, for {result.out}"),
+        ("parts", f"{len(result.parts)}, {render.size(result.nbytes)}"),
+        ("next", "once all shares are done, the same with --finish instead of --shard"),
+    ]
+    if result.kept:
+        pairs.insert(2, ("kept", f"{len(result.kept)} parts of an earlier run"))
     shell.result(document, render.facts(pairs))
 
 

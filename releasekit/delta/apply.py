@@ -33,6 +33,7 @@ from releasekit.errors import IntegrityError
 from releasekit.licenses.chain import Chain
 from releasekit.manifest import TARGET_FOLDER, FileEntry, WeightEntry
 from releasekit.output import OutputFolder, check_output, free_nbytes, require_space
+from releasekit.parts.tasks import WorkerReport
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage, in_turn
 from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, Resources, share_out
@@ -89,6 +90,7 @@ class ApplyResult:
         authenticity: whose the release is; of several, the last.
         licenses: under what the model is to be used; None if the release does not say.
         releases: name and version of each release, in the order in which they were applied.
+        workers: what each other process did, if any did.
     """
 
     out: Path
@@ -102,6 +104,7 @@ class ApplyResult:
     authenticity: Authenticity
     licenses: Chain | None
     releases: tuple[str, ...]
+    workers: tuple[WorkerReport, ...] = ()
 
 
 def plan_apply(
@@ -121,9 +124,9 @@ def plan_apply(
     for licences to be accepted, which it tells.
     """
     with ExitStack() as opened:
-        inputs = _Inputs.find(opened, base, delta, None)
+        inputs = Inputs.find(opened, base, delta, None)
         check_output(Path(out), force=force, inputs=inputs.paths)
-        work = _prepared(inputs, policy, device, threads, max_memory)
+        work = prepared_for(inputs, policy, device, threads, max_memory)
         prepared = opened.enter_context(work)
         lineage, resources = prepared.lineage, prepared.resources
         manifest = lineage.last.manifest
@@ -186,9 +189,9 @@ def apply_delta(
     """
     out, progress = Path(out), in_turn(progress)
     with ExitStack() as opened:
-        inputs = _Inputs.find(opened, base, delta, progress)
+        inputs = Inputs.find(opened, base, delta, progress)
         check_output(out, force=force, inputs=inputs.paths)
-        work = _prepared(inputs, policy, device, threads, max_memory)
+        work = prepared_for(inputs, policy, device, threads, max_memory)
         prepared = opened.enter_context(work)
         lineage, resources = prepared.lineage, prepared.resources
         release = lineage.last
@@ -216,24 +219,8 @@ def apply_delta(
             ]
             workers.in_lanes(jobs, resources.lanes)
             supply.finish()
-            for file in manifest.files:
-                _copy(folder, release.folder / TARGET_FOLDER / file.path, file, stage)
-            folder.keep_only(manifest.rebuilt)
-            folder.commit()
-        lineage.remember()
-        return ApplyResult(
-            out=out,
-            name=manifest.name,
-            identity=manifest.target_identity,
-            files={path: entry.sha256 for path, entry in manifest.rebuilt.items()},
-            nbytes=manifest.rebuilt_nbytes,
-            kept=tuple(kept),
-            device=explain(device),
-            notes=prepared.notes,
-            authenticity=lineage.authenticity,
-            licenses=licenses,
-            releases=lineage.titles,
-        )
+            complete(folder, lineage, stage)
+        return prepared.result(out, device, licenses, kept)
 
 
 def allot(
@@ -251,7 +238,7 @@ def allot(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Inputs:
+class Inputs:
     """Where base and releases are, and how the caller named these."""
 
     base: Located
@@ -280,7 +267,7 @@ class _Inputs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
+class Prepared:
     """Open inputs that fit each other, and what the work may use; an engine a rebuild."""
 
     lineage: Lineage
@@ -295,15 +282,40 @@ class _Prepared:
         """What making these files takes from the Hub."""
         return self.lineage.supply(self.base, self.located, entries)
 
+    def result(
+        self,
+        out: Path,
+        device: str,
+        licenses: Chain | None,
+        kept: Iterable[str],
+        workers: tuple[WorkerReport, ...] = (),
+    ) -> ApplyResult:
+        """What was made, once it is."""
+        manifest = self.lineage.last.manifest
+        return ApplyResult(
+            out=out,
+            name=manifest.name,
+            identity=manifest.target_identity,
+            files={path: entry.sha256 for path, entry in manifest.rebuilt.items()},
+            nbytes=manifest.rebuilt_nbytes,
+            kept=tuple(kept),
+            device=explain(device),
+            notes=self.notes,
+            authenticity=self.lineage.authenticity,
+            licenses=licenses,
+            releases=self.lineage.titles,
+            workers=workers,
+        )
+
 
 @contextmanager
-def _prepared(
-    inputs: _Inputs,
+def prepared_for(
+    inputs: Inputs,
     policy: Policy,
     device: str,
     threads: int | None,
     max_memory: int,
-) -> Iterator[_Prepared]:
+) -> Iterator[Prepared]:
     """Open the inputs, and check all that can be checked before anything is written."""
     with (
         open_lineage(inputs.deltas, inputs.found, policy) as lineage,
@@ -313,7 +325,7 @@ def _prepared(
         lineage.check_files()
         chosen = engines(device)
         rebuilds = [lineage.rebuild(checkpoint, engine.combine) for engine in chosen]
-        yield _Prepared(
+        yield Prepared(
             lineage=lineage,
             base=checkpoint,
             located=inputs.base,
@@ -322,6 +334,16 @@ def _prepared(
             resources=allot(rebuilds[0], chosen, threads, max_memory),
             notes=notes,
         )
+
+
+def complete(folder: OutputFolder, lineage: Lineage, stage: Stage) -> None:
+    """Add the files beside the weights, which are there, and make the folder appear."""
+    release = lineage.last
+    for file in release.manifest.files:
+        _copy(folder, release.folder / TARGET_FOLDER / file.path, file, stage)
+    folder.keep_only(release.manifest.rebuilt)
+    folder.commit()
+    lineage.remember()
 
 
 def _copy(folder: OutputFolder, source: Path, entry: FileEntry, stage: Stage) -> None:

@@ -12,6 +12,8 @@ is a chain from its first byte.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
 from typing import Final
@@ -21,7 +23,8 @@ from numpy.typing import NDArray
 
 from releasekit.blocks import Writer, as_in_file, writer
 from releasekit.delta.rebuild import Rebuild
-from releasekit.digest import Hash, blake3, pieces, sha256
+from releasekit.digest import Hash, blake3, sha256, sha256_hex
+from releasekit.digest import pieces as read_pieces
 from releasekit.errors import IntegrityError, ReleaseKitError
 from releasekit.hashing import hash_files
 from releasekit.manifest import Manifest, WeightEntry
@@ -62,10 +65,16 @@ class _FileSink:
     """Chunks of a weight file: written as soon as they are made, hashed in order."""
 
     def __init__(
-        self, entry: WeightEntry, output: Writer, hasher: Hash, stage: Stage
+        self,
+        entry: WeightEntry,
+        output: Writer,
+        hasher: Hash,
+        stage: Stage,
+        origin: int = 0,
     ) -> None:
+        """Write to `output`, whose first byte is byte `origin` of the weight file."""
         self._starts = {
-            placed.spec.name: entry.layout.data_start + placed.begin
+            placed.spec.name: entry.layout.data_start + placed.begin - origin
             for placed in entry.layout.tensors
         }
         self._output = output
@@ -124,6 +133,127 @@ def write_weights(
     folder.finish(name, entry.file.path)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Some of a weight file that is too large for one part of the work.
+
+    Attributes:
+        entry: the file.
+        first: index of the first tensor.
+        last: index of the last.
+        number: which of its pieces, from 0 on.
+    """
+
+    entry: WeightEntry
+    first: int
+    last: int
+    number: int
+
+    @property
+    def start(self) -> int:
+        """Its first byte in the file; the first piece has the header."""
+        layout = self.entry.layout
+        if not self.number:
+            return 0
+        return layout.data_start + layout.tensors[self.first].begin
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        layout = self.entry.layout
+        if not layout.tensors:
+            return layout.file_size
+        last = layout.tensors[self.last]
+        return layout.data_start + last.begin + last.spec.nbytes - self.start
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the file."""
+        return self.nbytes == self.entry.file.size
+
+    @property
+    def place(self) -> str:
+        """Its file's name until the weight file is put together."""
+        path = sha256_hex(self.entry.file.path.encode())[:32]
+        return f"{path}-{self.first}-{self.last}.piece"
+
+
+def cut(entry: WeightEntry, nbytes: int) -> list[Piece]:
+    """Cut a weight file between tensors, into pieces of about so many bytes or more."""
+    pieces: list[Piece] = []
+    first, size = 0, 0
+    tensors = entry.layout.tensors
+    if not tensors:
+        return [Piece(entry=entry, first=0, last=-1, number=0)]
+    for index, placed in enumerate(tensors):
+        size += placed.spec.nbytes
+        if size >= nbytes or index == len(tensors) - 1:
+            number = len(pieces)
+            piece = Piece(entry=entry, first=first, last=index, number=number)
+            pieces.append(piece)
+            first, size = index + 1, 0
+    return pieces
+
+
+def write_piece(
+    folder: OutputFolder,
+    piece: Piece,
+    rebuild: Rebuild,
+    workers: Workers,
+    buffers: Buffers,
+    stage: Stage,
+) -> None:
+    """Write a piece of a weight file, each tensor held against its digest.
+
+    Raises as `Rebuild.tensors` does.
+    """
+    layout = piece.entry.layout
+    names = [p.spec.name for p in layout.tensors[piece.first : piece.last + 1]]
+    place = folder.unfinished(piece.place)
+    with folder.scratch(place) as file:
+        reserve(file, piece.nbytes)
+        with writer(file) as output:
+            if not piece.number:
+                output.write(0, np.frombuffer(layout.prefix, np.uint8))
+            sink = _FileSink(piece.entry, output, sha256(), stage, piece.start)
+            for _ in rebuild.tensors(names, workers, buffers, sink):
+                pass
+        file.truncate(piece.nbytes)
+        sync(file)
+    folder.keep_scratch(place, piece.place)
+
+
+def join_pieces(folder: OutputFolder, pieces: Sequence[Piece], stage: Stage) -> None:
+    """Put a weight file together.
+
+    Raises:
+        IntegrityError: if the disk gave back something else than was written.
+    """
+    entry = pieces[0].entry
+    name = folder.unfinished(entry.file.path)
+    hasher, at = sha256(), 0
+    with folder.create(name) as file:
+        reserve(file, entry.file.size)
+        with writer(file) as output:
+            for piece in pieces:
+                with (folder.partial / piece.place).open("rb") as source:
+                    for data in read_pieces(source):
+                        hasher.update(data)
+                        output.write(at, np.frombuffer(data, np.uint8))
+                        at += len(data)
+                        stage.advance(len(data))
+        file.truncate(entry.file.size)
+        if hasher.hexdigest() != entry.file.sha256:
+            raise IntegrityError(
+                f"{folder.partial}: {entry.file.path}: expected sha256 "
+                f"{entry.file.sha256}, found {hasher.hexdigest()}, though every tensor was "
+                "right when it was written: the disk fails; run again, or choose an --out "
+                "on another"
+            )
+        sync(file)
+    folder.finish(name, entry.file.path)
+
+
 def _diagnosis(
     file: BufferedRandom, entry: WeightEntry, rebuild: Rebuild, found: str
 ) -> ReleaseKitError:
@@ -152,7 +282,7 @@ def _left(
         return _START
     for placed in entry.layout.tensors:
         so_far, tensor = hasher.copy(), blake3()
-        for piece in pieces(file, placed.spec.nbytes):
+        for piece in read_pieces(file, placed.spec.nbytes):
             so_far.update(piece)
             tensor.update(piece)
         if tensor.hexdigest() != rebuild.manifest.operations[placed.spec.name].digest:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 AUTO: Final = "auto"
+CPU: Final = "cpu"
 #: Host memory that torch takes by being there, in bytes.
 TORCH_NBYTES: Final = 256 << 20
 _KNOWN: Final = re.compile(r"auto|cpu|mps|cuda(:([0-9]{1,4}|all))?")
@@ -84,7 +85,7 @@ def resolve(device: str) -> list[torch.device]:
     Raises:
         UsageError: if there is no such device here.
     """
-    if check_device(device) in (AUTO, "cpu"):
+    if check_device(device) in (AUTO, CPU):
         return []
     import torch
 

@@ -186,6 +186,7 @@ def test_apply_as_json(world: World) -> None:
         "files": world.applied["files"],
         "kept": [],
         "device": "cpu (auto: decoding, hashing and the disk bound this work, not adding)",
+        "workers": [],
         "notes": [],
         "signature": unsigned(world.release),
         "licenses": [],

@@ -1,0 +1,542 @@
+"""Rebuild a model in parts, by other processes: on this machine, or on many.
+
+A part is a weight file, or some tensors of a large one. Every part is made from base and
+releases by whoever has it, in the way that `weights` has for all; its result takes its
+place in the partial folder by one rename, and is noted beside it (`parts.records`). A large
+file's pieces wait beside the output until all are there, and are then put together.
+
+Whoever hands out the parts checks signatures and licences, once. Each part checks that it
+has the same releases, by their manifests' digests, and the right base, by headers and a few
+tensors; the digests of what it makes say the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from releasekit.authenticity import DEFAULT_POLICY, Policy
+from releasekit.checkpoint import StoredCheckpoint
+from releasekit.checkpoint.locate import Located, is_on_hub
+from releasekit.delta.apply import (
+    ApplyResult,
+    Inputs,
+    Prepared,
+    complete,
+    prepared_for,
+)
+from releasekit.delta.consent import Consent
+from releasekit.delta.lineage import Deltas, Line, Lineage, named
+from releasekit.delta.release import Release
+from releasekit.delta.weights import Piece, cut, join_pieces, write_piece, write_weights
+from releasekit.device.choose import AUTO, CPU, TORCH_NBYTES, check_device, engines
+from releasekit.errors import IntegrityError, ReleaseKitError, UsageError
+from releasekit.licenses.chain import Chain
+from releasekit.manifest import Manifest, WeightEntry
+from releasekit.names import listed
+from releasekit.output import (
+    OutputFolder,
+    Sharing,
+    check_output,
+    partial_of,
+    require_space,
+)
+from releasekit.parts.records import Done, Records
+from releasekit.parts.split import Share
+from releasekit.parts.tasks import (
+    Advance,
+    Batch,
+    Here,
+    Needs,
+    Pool,
+    Task,
+    Work,
+    as_progress,
+    reports,
+)
+from releasekit.pipeline import Workers
+from releasekit.progress import ProgressCallback, Stage, in_turn
+from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, share_out
+
+#: Bytes of a weight file that one part makes: files more than twice as large are cut.
+PIECE_NBYTES: Final = 4_000_000_000
+#: Threads of a part that a pool does: one waits for the disk while the other decodes.
+PART_THREADS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartResult:
+    """What a share of a rebuild made.
+
+    Attributes:
+        out: the folder that is to be made.
+        name: the release's name.
+        share: whose share it is.
+        parts: parts that were done now.
+        kept: parts of this share that were done before.
+        nbytes: bytes that were made now.
+        seconds: time it took.
+    """
+
+    out: Path
+    name: str
+    share: Share
+    parts: tuple[str, ...]
+    kept: tuple[str, ...]
+    nbytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilding:
+    """What every part of a rebuild is told.
+
+    Attributes:
+        base: where the base is.
+        releases: where each release is, and the SHA-256 of its manifest.
+        out: the folder that is to be made.
+        key: names the work.
+        device: what adds the residuals.
+        threads: as in `apply_delta`, for each part.
+        max_memory: likewise.
+    """
+
+    base: Path
+    releases: tuple[tuple[Path, str], ...]
+    out: Path
+    key: str
+    device: str
+    threads: int | None
+    max_memory: int
+
+    @classmethod
+    def of(
+        cls,
+        prepared: Prepared,
+        out: Path,
+        device: str,
+        threads: int | None,
+        max_memory: int,
+    ) -> Rebuilding:
+        """What is told of a rebuild that was looked over."""
+        releases = prepared.lineage.releases
+        return cls(
+            base=prepared.located.path.absolute(),
+            releases=tuple((r.folder.absolute(), r.key) for r in releases),
+            out=out.absolute(),
+            key=f"apply {releases[-1].key}",
+            device=device,
+            threads=threads,
+            max_memory=max_memory,
+        )
+
+    @property
+    def partial(self) -> Path:
+        """Where the output is made, and the records are."""
+        return partial_of(self.out)
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Line, StoredCheckpoint, OutputFolder]]:
+        """The releases, the base and the output, as this process finds them.
+
+        Raises:
+            IntegrityError: if a release is not the one that was looked over.
+        """
+        with ExitStack() as stack:
+            folder = OutputFolder(self.out, key=self.key, sharing=Sharing.GUEST)
+            stack.enter_context(folder)
+            releases = []
+            for path, key in self.releases:
+                release = stack.enter_context(Release.open(path))
+                if release.key != key:
+                    raise IntegrityError(
+                        f"{path}: expected the release whose manifest has sha256 {key}, "
+                        f"found {release.key}: every machine must find the same release "
+                        "under this path"
+                    )
+                releases.append(release)
+            line = Line(releases=tuple(releases))
+            base = stack.enter_context(line.open_base(Located(path=self.base)))
+            yield line, base, folder
+
+
+@lru_cache(maxsize=1)
+def _check_base(spec: Rebuilding) -> None:
+    """Check the base that this process finds, once: a few tensors are much for a part.
+
+    Raises:
+        BaseMismatchError: if it is not the releases'.
+    """
+    with spec.opened() as (line, base, _):
+        line.check_base(base)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """A weight file and its pieces: one that is the file, or several to be joined."""
+
+    pieces: list[Piece]
+
+    @classmethod
+    def of(cls, entry: WeightEntry, piece_nbytes: int) -> _File:
+        large = entry.file.size > 2 * piece_nbytes
+        return cls(pieces=cut(entry, piece_nbytes if large else entry.file.size))
+
+    @property
+    def entry(self) -> WeightEntry:
+        return self.pieces[0].entry
+
+    @property
+    def tasks(self) -> list[Task]:
+        """A part for each piece."""
+        path, single = self.entry.file.path, len(self.pieces) == 1
+        return [
+            Task(
+                name=path if single else f"{path}: tensors {p.first} to {p.last}",
+                nbytes=p.nbytes,
+                detail=p,
+            )
+            for p in self.pieces
+        ]
+
+    @property
+    def join(self) -> Task | None:
+        """The part that joins the pieces; None if there is one that is the file."""
+        if len(self.pieces) == 1:
+            return None
+        file = self.entry.file
+        return Task(name=f"{file.path}: joined", nbytes=file.size, detail=self)
+
+
+def rebuild_part(spec: Rebuilding, task: Task, advance: Advance) -> Mapping[str, object]:
+    """Make one piece, or a file that is one."""
+    piece: Piece = task.detail
+    _check_base(spec)
+    with spec.opened() as (line, base, folder):
+        engine = engines(spec.device)[0]
+        rebuild = line.rebuild(base, engine.combine)
+        tensors = piece.entry.layout.tensors[piece.first : piece.last + 1]
+        resources = share_out(
+            rebuild.need([placed.spec.name for placed in tensors]),
+            threads=spec.threads,
+            each=WRITING,
+            max_memory=spec.max_memory,
+            extra=engine.host_nbytes,
+        )
+        stage = Stage(as_progress(advance), "rebuild", piece.nbytes)
+        buffers = resources.buffers(engine.allocate)
+        with Workers(resources.threads) as workers:
+            if piece.is_whole:
+                write_weights(folder, piece.entry, rebuild, workers, buffers, stage)
+            else:
+                write_piece(folder, piece, rebuild, workers, buffers, stage)
+    return {}
+
+
+def join_part(spec: Rebuilding, task: Task, advance: Advance) -> Mapping[str, object]:
+    """Put a weight file together from its pieces."""
+    file: _File = task.detail
+    with OutputFolder(spec.out, key=spec.key, sharing=Sharing.GUEST) as folder:
+        stage = Stage(as_progress(advance), "join", file.entry.file.size)
+        try:
+            join_pieces(folder, file.pieces, stage)
+        except IntegrityError:
+            for part in file.tasks:  # else the next run would come to the same end
+                Records(spec.partial).forget(part.name)
+            raise
+        for piece in file.pieces:
+            (folder.partial / piece.place).unlink(missing_ok=True)
+    return {}
+
+
+class _Plan:
+    """The parts of a rebuild, and which are done."""
+
+    def __init__(self, manifest: Manifest, partial: Path, piece_nbytes: int) -> None:
+        self._files = [_File.of(entry, piece_nbytes) for entry in manifest.weights]
+        self._partial = partial
+        self._done = Records(partial).read()
+
+    @property
+    def parts(self) -> list[Task]:
+        """All parts but those that join pieces."""
+        return [task for file in self._files for task in file.tasks]
+
+    @property
+    def todo(self) -> list[Task]:
+        """Those of them that have yet to be done."""
+        return [t for file in self._files for t in file.tasks if not self._is_done(file, t)]
+
+    @property
+    def joins(self) -> list[Task]:
+        """Parts that join pieces, and have yet to be done."""
+        found = ((file, file.join) for file in self._files)
+        return [j for file, j in found if j is not None and not self._is_there(file, j)]
+
+    @property
+    def kept(self) -> list[str]:
+        """Weight files that are there."""
+        return [
+            file.entry.file.path
+            for file in self._files
+            if self._is_there(file, file.join or file.tasks[0])
+        ]
+
+    def _is_done(self, file: _File, task: Task) -> bool:
+        if file.join is None:
+            return self._is_there(file, task)
+        if self._is_there(file, file.join):
+            return True
+        piece: Piece = task.detail
+        return task.name in self._done and _has(self._partial / piece.place, piece.nbytes)
+
+    def _is_there(self, file: _File, last: Task) -> bool:
+        """Whether a weight file was made, `last` being its last part, and is there."""
+        entry = file.entry.file
+        path = OutputFolder.made_in(self._partial) / entry.path
+        return last.name in self._done and _has(path, entry.size)
+
+    @property
+    def disk_nbytes(self) -> list[int]:
+        """Sizes of the files that have yet to be written; pieces lie beside the whole."""
+        pieces = [task.nbytes for task in self.todo if task.name not in self._wholes]
+        files = [f.entry.file.size for f in self._files]
+        return [*files, *pieces]
+
+    @property
+    def _wholes(self) -> set[str]:
+        return {file.entry.file.path for file in self._files}
+
+
+def _has(path: Path, nbytes: int) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size == nbytes
+
+
+def apply_spread(
+    base: str | Path,
+    delta: Deltas,
+    out: str | Path,
+    *,
+    pool: Pool,
+    policy: Policy = DEFAULT_POLICY,
+    accept_license: Consent = False,
+    force: bool = False,
+    device: str = AUTO,
+    threads: int | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    piece_nbytes: int = PIECE_NBYTES,
+    progress: ProgressCallback | None = None,
+) -> ApplyResult:
+    """Rebuild as `apply_delta` does, in parts that a pool of processes does.
+
+    Args:
+        base: as in `apply_delta`; a path that all of the pool's machines have.
+        delta: likewise.
+        out: likewise.
+        pool: does the parts.
+        policy: as in `apply_delta`.
+        accept_license: likewise.
+        force: likewise.
+        device: what adds the residuals, on the machine that does a part.
+        threads: of one part; by default two.
+        max_memory: of one part.
+        piece_nbytes: bytes of a weight file that one part makes, at least; files more than
+            twice as large are cut.
+        progress: called with the state of each stage.
+
+    Raises:
+        ReleaseKitError: as `apply_delta`; and if parts were lost too often.
+    """
+    out, progress, threads = Path(out), in_turn(progress), threads or PART_THREADS
+    with _looked_over(
+        base, delta, out, policy, accept_license, force, device, threads, max_memory
+    ) as (prepared, inputs, licenses):
+        lineage = prepared.lineage
+        spec = Rebuilding.of(prepared, out, device, threads, max_memory)
+        with OutputFolder(out, key=spec.key, force=force, inputs=inputs.paths) as folder:
+            plan = _Plan(lineage.last.manifest, spec.partial, piece_nbytes)
+            require_space(folder.partial, plan.disk_nbytes, folder.used_nbytes())
+            kept = plan.kept
+            done = _do(plan, spec, prepared, pool, progress)
+            stage = Stage(
+                progress, "copy", sum(f.size for f in lineage.last.manifest.files)
+            )
+            complete(folder, lineage, stage)
+        return prepared.result(out, device, licenses, kept, reports(done))
+
+
+def apply_share(
+    base: str | Path,
+    delta: Deltas,
+    out: str | Path,
+    *,
+    share: Share,
+    policy: Policy = DEFAULT_POLICY,
+    accept_license: Consent = False,
+    device: str = AUTO,
+    threads: int | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    piece_nbytes: int = PIECE_NBYTES,
+    progress: ProgressCallback | None = None,
+) -> PartResult:
+    """Do one of several shares of a rebuild; `finish_apply` does what remains then.
+
+    Shares may be done at the same time, on machines that find inputs and output under the
+    same paths, and again if one was stopped. Arguments are those of `apply_spread`, and
+    must be the same for all; and `share`, which is done here.
+
+    Raises:
+        ReleaseKitError: as `apply_delta`.
+    """
+    started = time.monotonic()
+    out, progress = Path(out), in_turn(progress)
+    with _looked_over(
+        base, delta, out, policy, accept_license, False, device, threads, max_memory
+    ) as (prepared, inputs, _):
+        spec = Rebuilding.of(prepared, out, device, threads, max_memory)
+        manifest = prepared.lineage.last.manifest
+        with OutputFolder(
+            out, key=spec.key, inputs=inputs.paths, sharing=Sharing.PARTS
+        ) as folder:
+            plan = _Plan(manifest, spec.partial, piece_nbytes)
+            mine = share.of(plan.parts)
+            todo = {task.name for task in plan.todo}
+            batch = _batch(
+                rebuild_part, spec, [t for t in mine if t.name in todo], prepared
+            )
+            require_space(folder.partial, [task.nbytes for task in batch.tasks])
+            done = _run(Here(), batch, progress)
+    return PartResult(
+        out=out,
+        name=manifest.name,
+        share=share,
+        parts=tuple(part.name for part in done),
+        kept=tuple(task.name for task in mine if task.name not in todo),
+        nbytes=sum(part.nbytes for part in done),
+        seconds=time.monotonic() - started,
+    )
+
+
+def finish_apply(
+    base: str | Path,
+    delta: Deltas,
+    out: str | Path,
+    *,
+    policy: Policy = DEFAULT_POLICY,
+    accept_license: Consent = False,
+    force: bool = False,
+    device: str = AUTO,
+    threads: int | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    piece_nbytes: int = PIECE_NBYTES,
+    progress: ProgressCallback | None = None,
+) -> ApplyResult:
+    """Make the output appear, once all shares are done; arguments as in `apply_share`.
+
+    Raises:
+        ReleaseKitError: if some parts are not done, which it names; or as `apply_delta`.
+    """
+    out, progress = Path(out), in_turn(progress)
+    with _looked_over(
+        base, delta, out, policy, accept_license, force, device, threads, max_memory
+    ) as (prepared, inputs, licenses):
+        lineage = prepared.lineage
+        manifest = lineage.last.manifest
+        spec = Rebuilding.of(prepared, out, device, threads, max_memory)
+        if not spec.partial.is_dir():
+            raise UsageError(
+                f"{spec.partial}: is not there: do all shares first, with --shard 1/N to "
+                "--shard N/N"
+            )
+        with OutputFolder(out, key=spec.key, force=force, inputs=inputs.paths) as folder:
+            plan = _Plan(manifest, spec.partial, piece_nbytes)
+            if plan.todo:
+                raise ReleaseKitError(
+                    f"{spec.partial}: {len(plan.todo)} of {len(plan.parts)} parts are not "
+                    f"done: {listed([t.name for t in plan.todo], 3)}: run the shares again "
+                    "that were stopped; what is done is kept"
+                )
+            records = Records(spec.partial).read().values()
+            done = [*records, *_do(plan, spec, prepared, Here(), progress)]
+            complete(folder, lineage, _copying(lineage, progress))
+        return prepared.result(out, device, licenses, (), reports(done))
+
+
+@contextmanager
+def _looked_over(
+    base: str | Path,
+    delta: Deltas,
+    out: Path,
+    policy: Policy,
+    consent: Consent,
+    force: bool,
+    device: str,
+    threads: int | None,
+    max_memory: int,
+) -> Iterator[tuple[Prepared, Inputs, Chain | None]]:
+    """Inputs that fit, and licences that were accepted."""
+    for model in (base, *named(delta)):
+        if is_on_hub(model):
+            raise UsageError(
+                f"{model}: is on the Hub, and every machine would download all of it: "
+                f"`releasekit fetch {model} --out FOLDER` on the file system that they "
+                "share, and name that folder"
+            )
+    with ExitStack() as opened:
+        inputs = Inputs.find(opened, base, delta, None)
+        check_output(out, force=force, inputs=inputs.paths)
+        check_device(device)  # whoever does a part has it, if not this machine
+        work = prepared_for(inputs, policy, CPU, threads, max_memory)
+        prepared = opened.enter_context(work)
+        yield prepared, inputs, prepared.lineage.agree(consent)
+
+
+def _batch(
+    work: Work[Rebuilding], spec: Rebuilding, tasks: list[Task], prepared: Prepared
+) -> Batch[Rebuilding]:
+    resources = prepared.resources
+    on_gpu = spec.device not in (AUTO, CPU)
+    return Batch(
+        work=work,
+        spec=spec,
+        tasks=tasks,
+        needs=Needs(
+            threads=resources.threads,
+            memory_nbytes=resources.memory_nbytes + on_gpu * TORCH_NBYTES,
+            gpus=float(on_gpu),
+        ),
+        stage="rebuild",
+    )
+
+
+def _do(
+    plan: _Plan,
+    spec: Rebuilding,
+    prepared: Prepared,
+    pool: Pool,
+    progress: ProgressCallback | None,
+) -> list[Done]:
+    """Do what has yet to be done: all pieces, then the files that are joined of them."""
+    done = _run(pool, _batch(rebuild_part, spec, plan.todo, prepared), progress)
+    joins = _batch(join_part, spec, plan.joins, prepared)
+    joining = replace(joins, stage="join", needs=replace(joins.needs, threads=1, gpus=0.0))
+    return done + _run(pool, joining, progress)
+
+
+def _copying(lineage: Lineage, progress: ProgressCallback | None) -> Stage:
+    files = lineage.last.manifest.files
+    return Stage(progress, "copy", sum(file.size for file in files))
+
+
+def _run(
+    pool: Pool, batch: Batch[Rebuilding], progress: ProgressCallback | None
+) -> list[Done]:
+    if not batch.tasks:
+        return []
+    stage = Stage(progress, batch.stage, sum(task.nbytes for task in batch.tasks))
+    return list(pool.run(batch, stage.advance))
