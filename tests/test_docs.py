@@ -45,7 +45,8 @@ def models(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> Pat
     rng = np.random.default_rng(0)
     base = rng.integers(0, 1 << 16, (64, 64), np.uint16)
     target = base + rng.integers(0, 3, base.shape, np.uint16)
-    for name, words in (("BASE", base), ("TARGET", target)):
+    newer = target + rng.integers(0, 3, base.shape, np.uint16)
+    for name, words in (("BASE", base), ("TARGET", target), ("TARGET2", newer)):
         model_folder(tmp_path / name, {"w": ("BF16", [64, 64], words.tobytes())})
     buffer = {"x.rotary_emb.inv_freq": ("F32", [1], bytes(4))}
     other = {"w": ("BF16", [64, 64], base.tobytes())} | buffer

@@ -65,6 +65,9 @@ class DeltaView:
         rebuilt_nbytes: size of what is rebuilt.
         parameters, dtypes: of the rebuilt model.
         base_dtypes: of the base's tensors.
+        predecessor: name and version of the release that rebuilds the base, if one is said
+            to; None if none is.
+        predecessor_hub: its name on the Hub, if that is said.
     """
 
     version: str
@@ -77,6 +80,8 @@ class DeltaView:
     parameters: int
     dtypes: str
     base_dtypes: str
+    predecessor: str | None = None
+    predecessor_hub: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +144,7 @@ def view(subject: Subject, facts: Facts, catalogue: Catalogue) -> Mapping[str, A
         "fingerprint": subject.fingerprint,
         "sums": subject.sums,
         "figures": subject.figures,
+        "before_argument": _before(weights),
         "base_argument": shlex.quote(facts.base_id or "BASE"),
         "here_argument": shlex.quote(facts.repo or "DELTA"),
         "out_argument": out,
@@ -146,6 +152,13 @@ def view(subject: Subject, facts: Facts, catalogue: Catalogue) -> Mapping[str, A
         "key_argument": key,
         "accept": accept,
     }
+
+
+def _before(weights: object) -> str:
+    """The release to be applied before, as a command names it."""
+    if not isinstance(weights, DeltaView) or weights.predecessor is None:
+        return ""
+    return f" --delta {shlex.quote(weights.predecessor_hub or 'EARLIER_DELTA')}"
 
 
 def _grants(subject: Subject, facts: Facts) -> list[tuple[str, Any]]:

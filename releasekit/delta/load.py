@@ -83,10 +83,10 @@ def load_into(
         found = [Located(path=locate(one, progress)) for one in deltas]
         lineage = stack.enter_context(open_lineage(deltas, found, policy))
         manifest = lineage.last.manifest
-        tensors = _tensors(model, manifest)
+        tensors = tensors_of(model, manifest)
         checkpoint: Checkpoint
         if base is None:
-            needed = _needed(manifest)
+            needed = needed_of(manifest)
             checkpoint = MemoryCheckpoint(tensors, needed)
         else:
             where = Located(path=locate(base, progress))
@@ -106,7 +106,7 @@ def load_into(
             rebuild.need(names), threads=threads, max_memory=max_memory, extra=TORCH_NBYTES
         )
         if base is None:
-            _check_memory(manifest, checkpoint, resources.threads, progress)
+            check_memory(manifest, checkpoint, resources.threads, progress)
         _fill(tensors, names, rebuild, resources, progress)
     if base is None:
         _fill_aliases(tensors, manifest)
@@ -114,7 +114,7 @@ def load_into(
     return manifest.target_identity
 
 
-def _tensors(
+def tensors_of(
     model: torch.nn.Module | Mapping[str, torch.Tensor], manifest: Manifest
 ) -> dict[str, torch.Tensor]:
     """The model's tensors for each of the target's, checked."""
@@ -163,7 +163,7 @@ def _tensors(
     return {name: state[name] for name in manifest.target}
 
 
-def _needed(manifest: Manifest) -> dict[str, TensorSpec]:
+def needed_of(manifest: Manifest) -> dict[str, TensorSpec]:
     """Base tensors that predict, which the model must hold in full."""
     needed = manifest.predictors
     for name, base in needed.items():
@@ -176,7 +176,7 @@ def _needed(manifest: Manifest) -> dict[str, TensorSpec]:
     return needed
 
 
-def _check_memory(
+def check_memory(
     manifest: Manifest,
     base: Checkpoint,
     threads: int,

@@ -21,7 +21,7 @@ from releasekit.authenticity import DEFAULT_POLICY, Authenticity, Policy
 from releasekit.checkpoint.locate import Located, locate
 from releasekit.delta.consent import Consent
 from releasekit.delta.lineage import Lineage, open_lineage
-from releasekit.delta.load import _check_memory, _needed, _tensors
+from releasekit.delta.load import check_memory, needed_of, tensors_of
 from releasekit.device.choose import TORCH_NBYTES
 from releasekit.errors import IntegrityError, ReleaseKitError, UsageError
 from releasekit.manifest import Manifest
@@ -243,8 +243,8 @@ class _Prepared:
         from releasekit.delta.exchange import TensorError
 
         self.require_places()
-        held = self.exchange.memory.only(_needed(self.manifest))
-        _check_memory(self.manifest, held, self.resources.threads, progress)
+        held = self.exchange.memory.only(needed_of(self.manifest))
+        check_memory(self.manifest, held, self.resources.threads, progress)
         try:
             self.exchange.swap_in(self.resources, progress)
         except TensorError as fault:
@@ -312,8 +312,8 @@ def _prepare(
     found = Located(path=locate(delta, progress))
     lineage = stack.enter_context(open_lineage([delta], [found], policy))
     manifest = lineage.last.manifest
-    tensors = _tensors(model, manifest)
-    _needed(manifest)
+    tensors = tensors_of(model, manifest)
+    needed_of(manifest)
     lineage.check_files()
     lineage.agree(accept_license)
     exchange = Exchange(lineage.last, ModelMemory(tensors, manifest.target))

@@ -154,12 +154,15 @@ def _delta(path: Path) -> tuple[str, DeltaView]:
         if manifest.operations[name].op is not Op.ALIAS
     )
     weights = ModelView.of(own)
+    before = manifest.predecessor
     return manifest.name, DeltaView(
         version=manifest.version,
         base_identity=manifest.base_identity,
         accepted=manifest.accepted,
         target_identity=manifest.target_identity,
         manifest_sha256=digest,
+        predecessor=before.title if before is not None else None,
+        predecessor_hub=before.hub if before is not None else None,
         published_nbytes=sum(entry.size for entry in manifest.stored.values()),
         rebuilt_nbytes=manifest.rebuilt_nbytes,
         parameters=weights.parameters,

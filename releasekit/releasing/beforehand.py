@@ -16,6 +16,7 @@ from typing import Final
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import look
 from releasekit.delta.notary import read_succession
+from releasekit.delta.predecessor import BaseRelease
 from releasekit.delta.source import list_target
 from releasekit.errors import LicenseError, UsageError
 from releasekit.findings import RuleFinding
@@ -78,6 +79,8 @@ def _inputs(work: Work) -> None:
         model = work.model(text)
         if isinstance(model, Path):
             find(model)
+    if file.base_release is not None:
+        BaseRelease.find(work.model(file.base_release), None)
 
 
 def _place(work: Work) -> None:

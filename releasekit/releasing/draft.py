@@ -150,6 +150,7 @@ _OF_DELTA = (
     '# publisher = "acme"  # whose release it is',
     '# exclude = ["*.bin"]  # files of the target to leave out',
     '# accept_base = ["other-copy-of-the-base"]  # copies that users may have',
+    '# base_release = "acme/my-tune-delta@v1.0"  # rebuilds the base: this is an upgrade',
     '# codec = "add"  # for tools that add a delta; as large as the model',
 )
 _OF_FULL = (

@@ -9,6 +9,7 @@
                publisher      of a delta: whose release it is
                exclude        patterns of files in the target to leave out
                accept_base    other copies of the base that users may have
+               base_release   the release that rebuilds the base, if this upgrades it
                codec          "ulp", or "add" for other tools as well
                shard_size     "2GB"
                dtype          of full weights: "float16", "bfloat16" or "float32", or the
@@ -71,6 +72,7 @@ class ReleaseFile:
     publisher: str | None = None
     exclude: tuple[str, ...] = ()
     accept_base: tuple[str, ...] = ()
+    base_release: str | None = None
     codec: str = "ulp"
     shard_nbytes: int | None = None
     dtype: str | None = None
@@ -109,6 +111,7 @@ def parse(document: bytes, subject: str) -> ReleaseFile:
         publisher=release.optional_text("publisher"),
         exclude=release.optional_texts("exclude"),
         accept_base=_paths(release, "accept_base"),
+        base_release=_optional_path(release, "base_release"),
         codec=_choice(release, "codec", _CODECS) or "ulp",
         shard_nbytes=_size(release, "shard_size"),
         dtype=_choice(release, "dtype", _DTYPES),
@@ -163,7 +166,7 @@ def _check(release: Record, found: ReleaseFile) -> None:
     """Refuse what does not go together."""
     if found.publisher is not None and not is_publisher(found.publisher):
         raise release.fault("publisher", "a name as organisations on the Hub have")
-    of_delta = ("codec", "accept_base", "exclude", "publisher")
+    of_delta = ("codec", "accept_base", "base_release", "exclude", "publisher")
     others = ("dtype",) if found.kind == DELTA else of_delta
     for key in others:
         if release.has(key):

@@ -178,6 +178,7 @@ def _make_delta(work: Work, progress: ProgressCallback | None) -> str:
             licensing=work.licensing,
             exclude=file.exclude,
             accept=[work.model(text) for text in file.accept_base],
+            base_release=work.model(file.base_release) if file.base_release else None,
             codec=Add() if file.codec == "add" else Ulp(),
             force=work.forced,
             device=means.device,

@@ -22,6 +22,7 @@ _FIELDS: Final[Mapping[str, str]] = {
     "out": "release.out",
     "exclude": "release.exclude",
     "accept-base": "release.accept_base",
+    "base-release": "release.base_release",
     "shard-size": "release.shard_size",
     "dtype": "release.dtype",
     "sign-key": "release.sign_key",

@@ -133,7 +133,8 @@ class Work:
         file = self.file
         if file.kind != DELTA:  # its name and licences go into the card alone
             return [file.kind, file.dtype, file.shard_nbytes, self._model(file.target)]
-        models = (file.target, str(file.base), *file.accept_base)
+        models = [file.target, str(file.base), *file.accept_base]
+        models += [file.base_release] if file.base_release is not None else []
         return [
             *(file.kind, file.name, file.version, file.publisher, file.codec),
             *(file.shard_nbytes, list(file.exclude), list(map(self._model, models))),

@@ -721,3 +721,40 @@ def test_any_line_is_rebuilt_byte_for_byte(
         order = data.draw(st.permutations(releases))
         releasekit.apply_delta(folders[0], order, root / "out", threads=2)
         assert digests(root / "out") == digests(folders[-1])
+
+
+def test_the_card_of_an_upgrade_names_what_comes_before(line: Line, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    shutil.copytree(line.releases[1], release)
+    good("card", release)
+    card = (release / "README.md").read_text()
+    assert "--base BASE --delta EARLIER_DELTA --delta DELTA" in card
+    assert "it is made on what the release tune 1.0 rebuilds" in card
+
+
+def test_a_release_file_names_it(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "release.toml").write_text(
+        f"""
+        [release]
+        name = "tune"
+        version = "1.1"
+        kind = "delta"
+        base = "{line.models[0]}"
+        base_release = "{line.releases[0]}"
+        target = "{line.models[1]}"
+        out = "made"
+        [licenses]
+        license = "apache-2.0"
+        bases = ["apache-2.0"]
+        """
+    )
+    good("release", tmp_path / "release.toml", "--until", "make")
+    shown = json.loads((tmp_path / "made" / "release.json").read_bytes())
+    assert shown["base"]["release"]["version"] == "1.0"
+    kept = good("release", tmp_path / "release.toml", "--until", "make", "--json").json
+    assert [step["state"] for step in kept["steps"]] == ["kept"]
+    text = (tmp_path / "release.toml").read_text()
+    (tmp_path / "release.toml").write_text(text.replace(str(line.releases[0]), "nowhere"))
+    refused = here("release", tmp_path / "release.toml", "--until", "make")
+    assert refused.code == 2
+    assert "nowhere" in refused.error

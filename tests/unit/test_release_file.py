@@ -374,7 +374,15 @@ def test_a_draft_names_every_field_of_release_and_hub() -> None:
         tables = tomllib.loads(uncommented(text, settings_of(text)))
         both |= tables["release"] | tables["hub"]
     named = {"name", "version", "kind", "target", "out", "base", "publisher", "exclude"}
-    named |= {"accept_base", "codec", "shard_size", "dtype", "sign_key", "repo"}
+    named |= {
+        "accept_base",
+        "base_release",
+        "codec",
+        "shard_size",
+        "dtype",
+        "sign_key",
+        "repo",
+    }
     named |= {"report", "passphrase_file", "succession", "visibility", "gated", "revision"}
     assert both.keys() == named
 
