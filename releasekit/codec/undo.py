@@ -134,7 +134,7 @@ def undo_nbytes(words: int, word: Word) -> int:
     """Scratch space that `decode` and `undo` take in each thread, in bytes."""
     nbytes = word.bits // 8
     # The words before; marks, or their positions and changes; groups of a block.
-    marks = 6 * words * nbytes + _FEW_NBYTES + 3 * kernels.BLOCK
+    marks = 6 * words * nbytes + _FEW_NBYTES + 2 * kernels.BLOCK
     return ulp.encode_nbytes(words, word) + words * nbytes + marks
 
 
@@ -144,7 +144,6 @@ def _marks(base: Words, target: Words, residuals: Residuals, limit: int) -> byte
     if reduced.shift and int(np.bitwise_or.reduce(base)) & ((1 << reduced.shift) - 1):
         return None  # rounded off, so that the frame does not know them
     out = scratch("marks", limit, np.uint8)
-    moved = scratch("moved", kernels.BLOCK, np.uint8)
     # Low bits that are 0 do not move the exponent in the whole word.
     used = marker(target.itemsize)(
         base,
@@ -154,8 +153,6 @@ def _marks(base: Words, target: Words, residuals: Residuals, limit: int) -> byte
         residuals.table,
         reduced.word.mantissa_bits,
         reduced.kmask,
-        moved,
-        moved.view(np.uint64),
         out,
     )
     return bytes(out[:used].data) if used <= limit else None

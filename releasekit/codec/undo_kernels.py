@@ -28,7 +28,6 @@ MARK_NBYTES: Final = 7
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
-_THREE = np.uint64(3)
 _FIVE = np.uint64(5)
 _SEVEN = np.uint64(7)
 _EIGHT = np.uint64(8)
@@ -43,67 +42,50 @@ def marker(word_nbytes: int) -> Kernel:
     """Build the loop that finds words whose group is not that of the base's.
 
     Its arguments are base, target, row classes, words in a row, table of groups, position
-    and mask of the exponent field, scratch space of `BLOCK` bytes, the same as eighths of
-    it, and the marks to fill. It returns their size in bytes; one more than there is room
-    for if they do not fit. The caller proves that base and target have as many words, and
-    that the table has `2 * kmask + 256` entries.
+    and mask of the exponent field, and the marks to fill. It returns their size in bytes;
+    one more than there is room for if they do not fit. The caller proves that base and
+    target have as many words, and that the table has `2 * kmask + 256` entries.
     """
 
-    def mark(base, target, classes, row, table, mant, kmask, moved, eights, out):
+    def mark(base, target, classes, row, table, mant, kmask, out):
         at, before = _ZERO, _ZERO
         room = np.uint64(out.size)
         for r in range(classes.size):
             if classes[r] == UNCHANGED_ROW:
                 continue
-            stop = min(r * row + row, target.size)
+            start = np.uint64(r * row)
+            stop = np.uint64(min(r * row + row, target.size))
             groups = table[classes[r] :]
-            for start in range(r * row, stop, BLOCK):
-                old = base[start : min(start + BLOCK, stop)]
-                new = target[start : min(start + BLOCK, stop)]
-                # Where the exponents differ, as vectors; few do, and eight at once are
-                # passed over where none does.
-                for i in range(new.size):
-                    other = np.uint64(old[i] ^ new[i])
-                    moved[i] = ((other >> mant) & kmask) != _ZERO
-                i, size, begin = _ZERO, np.uint64(new.size), np.uint64(start)
-                while i < size:
-                    if i & _SEVEN == _ZERO and i + _SEVEN < size:
-                        if eights[i >> _THREE] == _ZERO:
-                            i += _EIGHT
-                            continue
-                    j = i
-                    i += _ONE
-                    if moved[j] == _ZERO:
-                        continue
-                    was = np.uint64(groups[_TWO * ((np.uint64(old[j]) >> mant) & kmask)])
-                    now = np.uint64(groups[_TWO * ((np.uint64(new[j]) >> mant) & kmask)])
-                    if was == now:
-                        continue
-                    if at + _LONGEST > room:
-                        return room + _ONE
-                    code = was + _TWO - now  # wraps if it is none
-                    if code >= _FIVE:
-                        code = _TWO
-                    number = (begin + j - before) * _FIVE + code
-                    before = begin + j
-                    while number > _LOW:
-                        out[at] = (number & _LOW) | _MORE
-                        number >>= _SEVEN
-                        at += _ONE
-                    out[at] = number
+            for i in range(start, stop):
+                b = (np.uint64(base[i]) >> mant) & kmask
+                t = (np.uint64(target[i]) >> mant) & kmask
+                if b == t:
+                    continue
+                old, new = np.uint64(groups[_TWO * b]), np.uint64(groups[_TWO * t])
+                if old == new:
+                    continue
+                if at + _LONGEST > room:
+                    return room + _ONE
+                code = old + _TWO - new  # wraps if it is none
+                if code >= _FIVE:
+                    code = _TWO
+                number = (np.uint64(i) - before) * _FIVE + code
+                before = np.uint64(i)
+                while number > _LOW:
+                    out[at] = (number & _LOW) | _MORE
+                    number >>= _SEVEN
                     at += _ONE
-                    if code == _TWO:
-                        out[at] = was & np.uint64(255)
-                        out[at + _ONE] = was >> _EIGHT
-                        at += _TWO
+                out[at] = number
+                at += _ONE
+                if code == _TWO:
+                    out[at] = old & np.uint64(255)
+                    out[at + _ONE] = old >> _EIGHT
+                    at += _TWO
         return at
 
     w = f"u{word_nbytes}*"
     return Kernel(
-        mark,
-        f"{w} {w} u1* i8 u2* u8 u8 u1* u8* u1*",
-        returns="u8",
-        variant=f"_{word_nbytes}",
+        mark, f"{w} {w} u1* i8 u2* u8 u8 u1*", returns="u8", variant=f"_{word_nbytes}"
     )
 
 
