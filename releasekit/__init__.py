@@ -4,6 +4,7 @@
     apply_delta    rebuild the fine-tune's files from base and delta
     apply_spread   the same in parts, by the machines of a cluster
     apply_share    one of several shares of it, as array jobs do; finish_apply completes it
+    plan           what a release of any size takes, on how many machines
     plan_apply     what apply_delta would read, write and need
     preflight      whether apply_delta would succeed, and all that speaks against it
     open_delta     rebuild into memory, tensor by tensor, on any torch device
@@ -80,6 +81,9 @@ if TYPE_CHECKING:
     from releasekit.inspection import Inspection, inspect
     from releasekit.licensing.clearance import Clearance, check_licenses
     from releasekit.licensing.terms import Licensing
+    from releasekit.planning.measure import measure
+    from releasekit.planning.planner import Machine, Plan, plan
+    from releasekit.planning.rates import Rates
     from releasekit.presentation.writing import CardResult, check_card, write_card
     from releasekit.progress import Progress
     from releasekit.publication import (
@@ -118,9 +122,11 @@ _HOMES = {
     "IntegrityError": "errors",
     "LicenseError": "errors",
     "Licensing": "licensing.terms",
+    "Machine": "planning.planner",
     "MakeResult": "delta.make",
     "OpenDelta": "delta.open",
     "PartResult": "delta.spread",
+    "Plan": "planning.planner",
     "Policy": "authenticity",
     "Preflight": "delta.preflight",
     "PrivateKey": "signing.keys",
@@ -128,6 +134,7 @@ _HOMES = {
     "PublicKey": "signing.keys",
     "PublishPlan": "publication",
     "Published": "publication",
+    "Rates": "planning.rates",
     "ReleaseKitError": "errors",
     "ReportResult": "reporting",
     "RuleFinding": "findings",
@@ -155,9 +162,11 @@ _HOMES = {
     "inspect": "inspection",
     "load_into": "delta.load",
     "make_delta": "delta.make",
+    "measure": "planning.measure",
     "narrowest": "comparison",
     "open_delta": "delta.open",
     "open_view": "delta.view",
+    "plan": "planning.planner",
     "plan_apply": "delta.apply",
     "plan_foreign": "foreign.apply",
     "plan_publish": "publication",
@@ -193,9 +202,11 @@ __all__ = [
     "IntegrityError",
     "LicenseError",
     "Licensing",
+    "Machine",
     "MakeResult",
     "OpenDelta",
     "PartResult",
+    "Plan",
     "Policy",
     "Preflight",
     "PrivateKey",
@@ -203,6 +214,7 @@ __all__ = [
     "PublicKey",
     "PublishPlan",
     "Published",
+    "Rates",
     "ReleaseKitError",
     "ReportResult",
     "RuleFinding",
@@ -230,9 +242,11 @@ __all__ = [
     "inspect",
     "load_into",
     "make_delta",
+    "measure",
     "narrowest",
     "open_delta",
     "open_view",
+    "plan",
     "plan_apply",
     "plan_foreign",
     "plan_publish",

@@ -38,7 +38,7 @@ LAYERS = {
         "fetching",
         *("foreign", "publication"),
         *("identification", "inspection", "licensing", "presentation", "sealing"),
-        *("releasing", "reporting", "verification"),
+        *("planning", "releasing", "reporting", "verification"),
     },
     "package": {"releasekit"},  # the names that it hands on
     "shell": {"cli", "__main__"},

@@ -25,6 +25,7 @@ from releasekit.cli import (
     keygen,
     licenses,
     make,
+    plan,
     preflight,
     publish,
     release,
@@ -51,7 +52,7 @@ def cli() -> None:
 cli.add_command(release.init_command)
 for module in (
     release,
-    *(make, publish, fetch, preflight, apply, verify),
+    *(make, publish, fetch, plan, preflight, apply, verify),
     *(keygen, sign, trust, rotate_key),
     *(inspect, identify, diff, report, convert, import_delta),
     *(card, evals, licenses),
