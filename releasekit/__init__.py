@@ -48,12 +48,7 @@ if TYPE_CHECKING:
     from releasekit.delta.make import MakeResult, make_delta
     from releasekit.delta.open import OpenDelta, open_delta
     from releasekit.delta.preflight import Preflight
-    from releasekit.delta.spread import (
-        PartResult,
-        apply_share,
-        apply_spread,
-        finish_apply,
-    )
+    from releasekit.delta.spread import apply_share, apply_spread, finish_apply
     from releasekit.delta.swap import Swapped, swap_in
     from releasekit.delta.view import FileView, View, open_view
     from releasekit.errors import (
@@ -81,6 +76,7 @@ if TYPE_CHECKING:
     from releasekit.inspection import Inspection, inspect
     from releasekit.licensing.clearance import Clearance, check_licenses
     from releasekit.licensing.terms import Licensing
+    from releasekit.parts.shares import PartResult
     from releasekit.planning.measure import measure
     from releasekit.planning.planner import Machine, Plan, plan
     from releasekit.planning.rates import Rates
@@ -125,7 +121,7 @@ _HOMES = {
     "Machine": "planning.planner",
     "MakeResult": "delta.make",
     "OpenDelta": "delta.open",
-    "PartResult": "delta.spread",
+    "PartResult": "parts.shares",
     "Plan": "planning.planner",
     "Policy": "authenticity",
     "Preflight": "delta.preflight",

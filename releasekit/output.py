@@ -235,6 +235,14 @@ class OutputFolder:
         """Give a complete scratch file the name by which others of this work find it."""
         os.replace(self.partial / name, self.partial / final)
 
+    def kept(self, name: str) -> Path:
+        """Where the scratch file is that `keep_scratch` gave this name."""
+        return self.partial / name
+
+    def drop(self, name: str) -> None:
+        """Remove such a file, if it is there."""
+        (self.partial / name).unlink(missing_ok=True)
+
     def scratch(self, name: str) -> BufferedRandom:
         """Open a new file that is not part of the output, and goes with its completion."""
         return _create(self.partial / name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from releasekit.checkpoint.discover import OTHER_WEIGHTS, SUFFIX, choose
+from releasekit.errors import UsageError
 from releasekit.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -109,6 +110,17 @@ def package_url(model: str | Path, found: Path) -> str | None:
     if not is_on_hub(model):
         return None
     return f"pkg:huggingface/{str(model).partition('@')[0]}@{found.name}"
+
+
+def refuse_hub(*models: str | Path) -> None:
+    """Refuse models that each of several machines would download; raises UsageError."""
+    for model in models:
+        if is_on_hub(model):
+            raise UsageError(
+                f"{model}: is on the Hub, and every machine would download all of it: "
+                f"`releasekit fetch {model} --out FOLDER` on the file system that they "
+                "share, and name that folder"
+            )
 
 
 def is_on_hub(model: str | Path) -> bool:

@@ -29,13 +29,13 @@ from releasekit.cli.shell import (
 from releasekit.cli.signatures import policy_of, use_options
 from releasekit.cli.spreading import (
     share_of,
+    share_result,
     spread_options,
     worker_document,
     worker_facts,
 )
 
 if TYPE_CHECKING:
-    from releasekit.delta.spread import PartResult
     from releasekit.foreign.apply import ForeignResult
 
 _Foreign = tuple[Path, Path, Path]  # base, delta, out
@@ -174,9 +174,7 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
     if share is not None:
         del work["force"]
         with shell.progress() as progress:
-            _share_result(
-                shell, apply_share(*paths, share=share, progress=progress, **work)
-            )
+            share_result(shell, apply_share(*paths, share=share, progress=progress, **work))
         return
     cluster = pool_of(engine)
     with ExitStack() as stack:
@@ -214,26 +212,6 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
     if shell.verbose:
         pairs.append(("device", result.device))
         pairs += [(digest, name) for name, digest in result.files.items()]
-    shell.result(document, render.facts(pairs))
-
-
-def _share_result(shell: Shell, result: PartResult) -> None:
-    document = {
-        "out": str(result.out),
-        "name": result.name,
-        "share": str(result.share),
-        "parts": list(result.parts),
-        "kept": list(result.kept),
-        "nbytes": result.nbytes,
-        "seconds": result.seconds,
-    }
-    pairs = [
-        ("share", f"{result.share} of {result.name}, for {result.out}"),
-        ("parts", f"{len(result.parts)}, {render.size(result.nbytes)}"),
-        ("next", "once all shares are done, the same with --finish instead of --shard"),
-    ]
-    if result.kept:
-        pairs.insert(2, ("kept", f"{len(result.kept)} parts of an earlier run"))
     shell.result(document, render.facts(pairs))
 
 

@@ -10,6 +10,8 @@ import click
 from releasekit.errors import UsageError
 
 if TYPE_CHECKING:
+    from releasekit.cli.shell import Shell
+    from releasekit.parts.shares import PartResult
     from releasekit.parts.split import Share
     from releasekit.parts.tasks import WorkerReport
 
@@ -94,3 +96,26 @@ def worker_facts(workers: Sequence[WorkerReport]) -> list[tuple[str, str]]:
         )
         for worker in workers
     ]
+
+
+def share_result(shell: Shell, result: PartResult) -> None:
+    """Say what a share made, and what comes next."""
+    from releasekit.cli import render
+
+    document = {
+        "out": str(result.out),
+        "name": result.name,
+        "share": str(result.share),
+        "parts": list(result.parts),
+        "kept": list(result.kept),
+        "nbytes": result.nbytes,
+        "seconds": result.seconds,
+    }
+    pairs = [
+        ("share", f"{result.share} of {result.name}, for {result.out}"),
+        ("parts", f"{len(result.parts)}, {render.size(result.nbytes)}"),
+        ("next", "once all shares are done, the same with --finish instead of --shard"),
+    ]
+    if result.kept:
+        pairs.insert(2, ("kept", f"{len(result.kept)} parts of an earlier run"))
+    shell.result(document, render.facts(pairs))

@@ -22,7 +22,7 @@ from typing import Final
 
 from releasekit.authenticity import DEFAULT_POLICY, Policy
 from releasekit.checkpoint import StoredCheckpoint
-from releasekit.checkpoint.locate import Located, is_on_hub
+from releasekit.checkpoint.locate import Located, refuse_hub
 from releasekit.delta.apply import (
     ApplyResult,
     Inputs,
@@ -35,10 +35,9 @@ from releasekit.delta.lineage import Deltas, Line, Lineage, named
 from releasekit.delta.release import Release
 from releasekit.delta.weights import Piece, cut, join_pieces, write_piece, write_weights
 from releasekit.device.choose import AUTO, CPU, TORCH_NBYTES, check_device, engines
-from releasekit.errors import IntegrityError, ReleaseKitError, UsageError
+from releasekit.errors import IntegrityError
 from releasekit.licenses.chain import Chain
 from releasekit.manifest import Manifest, WeightEntry
-from releasekit.names import listed
 from releasekit.output import (
     OutputFolder,
     Sharing,
@@ -47,6 +46,13 @@ from releasekit.output import (
     require_space,
 )
 from releasekit.parts.records import Done, Records
+from releasekit.parts.shares import (
+    PartResult,
+    is_made,
+    require_begun,
+    require_done,
+    run_parts,
+)
 from releasekit.parts.split import Share
 from releasekit.parts.tasks import (
     Advance,
@@ -67,29 +73,6 @@ from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, share_out
 PIECE_NBYTES: Final = 4_000_000_000
 #: Threads of a part that a pool does: one waits for the disk while the other decodes.
 PART_THREADS: Final = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartResult:
-    """What a share of a rebuild made.
-
-    Attributes:
-        out: the folder that is to be made.
-        name: the release's name.
-        share: whose share it is.
-        parts: parts that were done now.
-        kept: parts of this share that were done before.
-        nbytes: bytes that were made now.
-        seconds: time it took.
-    """
-
-    out: Path
-    name: str
-    share: Share
-    parts: tuple[str, ...]
-    kept: tuple[str, ...]
-    nbytes: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +233,7 @@ def join_part(spec: Rebuilding, task: Task, advance: Advance) -> Mapping[str, ob
                 Records(spec.partial).forget(part.name)
             raise
         for piece in file.pieces:
-            (folder.partial / piece.place).unlink(missing_ok=True)
+            folder.drop(piece.place)
     return {}
 
 
@@ -293,13 +276,15 @@ class _Plan:
         if self._is_there(file, file.join):
             return True
         piece: Piece = task.detail
-        return task.name in self._done and _has(self._partial / piece.place, piece.nbytes)
+        return task.name in self._done and is_made(
+            self._partial / piece.place, piece.nbytes
+        )
 
     def _is_there(self, file: _File, last: Task) -> bool:
         """Whether a weight file was made, `last` being its last part, and is there."""
         entry = file.entry.file
         path = OutputFolder.made_in(self._partial) / entry.path
-        return last.name in self._done and _has(path, entry.size)
+        return last.name in self._done and is_made(path, entry.size)
 
     @property
     def disk_nbytes(self) -> list[int]:
@@ -311,10 +296,6 @@ class _Plan:
     @property
     def _wholes(self) -> set[str]:
         return {file.entry.file.path for file in self._files}
-
-
-def _has(path: Path, nbytes: int) -> bool:
-    return path.is_file() and not path.is_symlink() and path.stat().st_size == nbytes
 
 
 def apply_spread(
@@ -410,16 +391,8 @@ def apply_share(
                 rebuild_part, spec, [t for t in mine if t.name in todo], prepared
             )
             require_space(folder.partial, [task.nbytes for task in batch.tasks])
-            done = _run(Here(), batch, progress)
-    return PartResult(
-        out=out,
-        name=manifest.name,
-        share=share,
-        parts=tuple(part.name for part in done),
-        kept=tuple(task.name for task in mine if task.name not in todo),
-        nbytes=sum(part.nbytes for part in done),
-        seconds=time.monotonic() - started,
-    )
+            done = run_parts(Here(), batch, progress)
+    return PartResult.of(out, manifest.name, share, mine, done, time.monotonic() - started)
 
 
 def finish_apply(
@@ -448,19 +421,10 @@ def finish_apply(
         lineage = prepared.lineage
         manifest = lineage.last.manifest
         spec = Rebuilding.of(prepared, out, device, threads, max_memory)
-        if not spec.partial.is_dir():
-            raise UsageError(
-                f"{spec.partial}: is not there: do all shares first, with --shard 1/N to "
-                "--shard N/N"
-            )
+        require_begun(spec.partial)
         with OutputFolder(out, key=spec.key, force=force, inputs=inputs.paths) as folder:
             plan = _Plan(manifest, spec.partial, piece_nbytes)
-            if plan.todo:
-                raise ReleaseKitError(
-                    f"{spec.partial}: {len(plan.todo)} of {len(plan.parts)} parts are not "
-                    f"done: {listed([t.name for t in plan.todo], 3)}: run the shares again "
-                    "that were stopped; what is done is kept"
-                )
+            require_done(spec.partial, plan.todo, plan.parts)
             records = Records(spec.partial).read().values()
             done = [*records, *_do(plan, spec, prepared, Here(), progress)]
             complete(folder, lineage, _copying(lineage, progress))
@@ -480,13 +444,7 @@ def _looked_over(
     max_memory: int,
 ) -> Iterator[tuple[Prepared, Inputs, Chain | None]]:
     """Inputs that fit, and licences that were accepted."""
-    for model in (base, *named(delta)):
-        if is_on_hub(model):
-            raise UsageError(
-                f"{model}: is on the Hub, and every machine would download all of it: "
-                f"`releasekit fetch {model} --out FOLDER` on the file system that they "
-                "share, and name that folder"
-            )
+    refuse_hub(base, *named(delta))
     with ExitStack() as opened:
         inputs = Inputs.find(opened, base, delta, None)
         check_output(out, force=force, inputs=inputs.paths)
@@ -522,21 +480,12 @@ def _do(
     progress: ProgressCallback | None,
 ) -> list[Done]:
     """Do what has yet to be done: all pieces, then the files that are joined of them."""
-    done = _run(pool, _batch(rebuild_part, spec, plan.todo, prepared), progress)
+    done = run_parts(pool, _batch(rebuild_part, spec, plan.todo, prepared), progress)
     joins = _batch(join_part, spec, plan.joins, prepared)
     joining = replace(joins, stage="join", needs=replace(joins.needs, threads=1, gpus=0.0))
-    return done + _run(pool, joining, progress)
+    return done + run_parts(pool, joining, progress)
 
 
 def _copying(lineage: Lineage, progress: ProgressCallback | None) -> Stage:
     files = lineage.last.manifest.files
     return Stage(progress, "copy", sum(file.size for file in files))
-
-
-def _run(
-    pool: Pool, batch: Batch[Rebuilding], progress: ProgressCallback | None
-) -> list[Done]:
-    if not batch.tasks:
-        return []
-    stage = Stage(progress, batch.stage, sum(task.nbytes for task in batch.tasks))
-    return list(pool.run(batch, stage.advance))

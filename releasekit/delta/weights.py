@@ -236,7 +236,7 @@ def join_pieces(folder: OutputFolder, pieces: Sequence[Piece], stage: Stage) -> 
         reserve(file, entry.file.size)
         with writer(file) as output:
             for piece in pieces:
-                with (folder.partial / piece.place).open("rb") as source:
+                with folder.kept(piece.place).open("rb") as source:
                     for data in read_pieces(source):
                         hasher.update(data)
                         output.write(at, np.frombuffer(data, np.uint8))

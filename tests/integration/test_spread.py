@@ -11,6 +11,7 @@ import releasekit
 from releasekit.delta import spread
 from releasekit.errors import BaseMismatchError, IntegrityError, ReleaseKitError
 from releasekit.output import OutputFolder
+from releasekit.parts.shares import PartResult
 from releasekit.parts.split import Share
 from releasekit.parts.tasks import Here, Task
 from tests.builders import model_folder
@@ -26,7 +27,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     return make_line(tmp_path_factory.mktemp("line"), *[1 << 12] * 3)
 
 
-def share(line: Line, out: Path, number: int, count: int) -> spread.PartResult:
+def share(line: Line, out: Path, number: int, count: int) -> PartResult:
     return spread.apply_share(
         line.base, line.releases, out, share=Share(number, count), piece_nbytes=SMALL
     )
