@@ -40,6 +40,7 @@ from typing import Any, Final, Self
 
 from releasekit.digest import pieces, sha256
 from releasekit.errors import ReleaseKitError, UsageError
+from releasekit.storage.address import absolute, is_stored, text
 from releasekit.writing import open_new, reopen, sync, sync_folder, write
 
 PARTIAL_SUFFIX: Final = ".partial"
@@ -206,6 +207,22 @@ class OutputFolder:
         """Where the files of the output lie in a partial folder."""
         return partial / _NEW
 
+    def holds(self, name: str, nbytes: int) -> bool:
+        """Whether a file of that size bears its final name."""
+        return _is_file(self.path(name), nbytes)
+
+    def holds_kept(self, name: str, nbytes: int) -> bool:
+        """Whether there is a scratch file of that size, as `keep_scratch` left it."""
+        return _is_file(self.partial / name, nbytes)
+
+    def require_space(self, sizes: Iterable[int]) -> None:
+        """Refuse files, those that are there included, for which there is no room.
+
+        Raises:
+            ReleaseKitError: as the function of that name.
+        """
+        require_space(self.partial, sizes, self.used_nbytes())
+
     def used_nbytes(self) -> int:
         """Disk space that files of this output take already."""
         files = (path for path in self._new.rglob("*") if path.is_file())
@@ -343,11 +360,16 @@ class OutputFolder:
 
 def partial_of(out: Path) -> Path:
     """The folder in which `out` is made."""
-    return out.absolute().with_name(out.name + PARTIAL_SUFFIX)
+    return absolute(out).with_name(out.name + PARTIAL_SUFFIX)
 
 
 def check_output(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
     """Refuse an output folder that must not be written; raises as `OutputFolder` does."""
+    if is_stored(out):
+        raise UsageError(
+            f"{text(out)}: this writes to folders of this machine alone; make-delta, "
+            "apply-delta and convert write to object storage"
+        )
     if not out.name or out.name == "..":
         raise UsageError(f"{out}: names no folder to make; choose another --out")
     _refuse_overlap(out, inputs)
@@ -426,6 +448,10 @@ def _create(path: Path) -> BufferedRandom:
     """Open a new file, in place of what bears its name."""
     _remove(path)
     return open_new(path)
+
+
+def _is_file(path: Path, nbytes: int) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size == nbytes
 
 
 def _remove(path: Path) -> None:

@@ -31,7 +31,7 @@ LAYERS = {
     "effects": {
         *("blocks", "card", "charts", "checkpoint", "device", "hashing", "hub"),
         *("license_files", "model_writer", "output", "pictures", "pipeline", "received"),
-        *("parts", "resources", "signing", "smallest", "trust", "writing"),
+        *("parts", "resources", "signing", "smallest", "storage", "trust", "writing"),
     },
     "workflows": {
         *("admission", "amending", "authenticity", "comparison", "conversion", "delta"),
@@ -53,6 +53,7 @@ FOREIGN = {
     "pcodec": "codec.ulp",
     "blake3": "digest",
     "fcntl": "output blocks trust",
+    "fsspec": "storage.store",
     "cryptography": "signing",
     "hf_xet": "hub",
     "huggingface_hub": "hub",

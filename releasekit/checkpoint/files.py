@@ -4,13 +4,15 @@ Data is read with `pread`, which needs no seek. A mapped file would be as quick,
 that is cut short while it is read would then kill the process instead of raising an error.
 Inputs may be symbolic links (a Hub cache is made of them); outputs never are.
 
-A file may also be on its way: then whoever brings it answers for it (`Coming`).
+A file may also be on its way, or stay elsewhere: then whoever has it answers for it
+(`Coming`).
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from releasekit.errors import FormatError, IntegrityError
 from releasekit.names import shown
+from releasekit.progress import Stage
 from releasekit.tensors import DType, TensorSpec
 
 _SNIFF: Final = 256
@@ -63,6 +66,39 @@ class Coming(Protocol):
 
     def open(self, path: Path) -> Readable | None:
         """One of them by its place; None if it is none of them."""
+
+
+class Incoming(Coming, Protocol):
+    """The same, with what it takes to bring them here, if they are brought at all."""
+
+    @property
+    def place(self) -> Path:
+        """The folder that they come to."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that have yet to come."""
+
+    def nbytes_of(self, names: Iterable[str]) -> int:
+        """The size of some of them together, as far as they come."""
+
+    def lacking(self, names: Iterable[str]) -> list[int]:
+        """Bytes that have yet to come of some of them, by content."""
+
+    def expect(self, name: str, nbytes: int, sha256: str) -> None:
+        """Say what a file must be, by the publisher's word; IntegrityError if it cannot."""
+
+    def start(self, names: Iterable[str], stage: Stage, check: Callable[[], None]) -> None:
+        """Begin to bring files, in this order; all reads wait for them from now on."""
+
+    def bring(self, names: Iterable[str]) -> None:
+        """Bring files now; raises what goes wrong."""
+
+    def check(self) -> None:
+        """Raise what went wrong with any file so far."""
+
+    def finish(self) -> None:
+        """Wait until all that was begun is here; raises what went wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +156,7 @@ def open_weights(path: Path, kept: ExitStack) -> OpenFile:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise FormatError(f"{path}: is not a regular file")
-    _refuse_non_weights(os.pread(fd, _SNIFF, 0), path)
+    refuse_non_weights(os.pread(fd, _SNIFF, 0), path)
     return OpenFile(path=path, fd=fd, size=status.st_size)
 
 
@@ -151,7 +187,7 @@ def check_values(out: NDArray[np.uint8], spec: TensorSpec, path: Path) -> None:
         )
 
 
-def _refuse_non_weights(head: bytes, path: Path) -> None:
+def refuse_non_weights(head: bytes, path: Path) -> None:
     """Name what is often found in a weight file's place after a download went wrong."""
     if head.startswith(_LFS_POINTER):
         raise FormatError(

@@ -164,6 +164,7 @@ def _refuse(options: Mapping[str, Any], *names: str) -> None:
 def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool) -> None:
     from releasekit import apply_delta, apply_share, apply_spread, finish_apply
     from releasekit.parts.engines import pool_of
+    from releasekit.storage.address import text
 
     engine, shard, finish = (work.pop(name) for name in ("engine", "shard", "finish"))
     share = share_of(engine, shard, finish=finish, dry_run=dry_run)
@@ -176,15 +177,15 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
         with shell.progress() as progress:
             share_result(shell, apply_share(*paths, share=share, progress=progress, **work))
         return
-    cluster = pool_of(engine)
     with ExitStack() as stack:
+        pool = stack.enter_context(pool_of(engine, paths[2]))
         apply = finish_apply if finish else apply_delta
-        if cluster is not None:
-            apply = partial(apply_spread, pool=stack.enter_context(cluster))
+        if pool is not None and not finish:
+            apply = partial(apply_spread, pool=pool)
         progress = stack.enter_context(shell.progress())
         result = apply(*paths, progress=progress, **work)
     document = {
-        "out": str(result.out),
+        "out": text(result.out),
         "name": result.name,
         "releases": list(result.releases),
         "identity": result.identity,
@@ -198,7 +199,7 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
         "licenses": license_document(result.licenses),
     }
     pairs = [
-        ("model", f"{result.name} in {result.out}"),
+        ("model", f"{result.name} in {text(result.out)}"),
         *_releases(result.releases),
         ("files", f"{len(result.files)}, {render.size(result.nbytes)}"),
         ("identity", f"{result.identity} (every digest as published)"),

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from releasekit import manifest as manifests
 from releasekit import sums
+from releasekit.checkpoint.files import Incoming
 from releasekit.checkpoint.hashing import hash_tensor
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.codec.addition import plain_dtype
@@ -29,9 +30,6 @@ from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
 from releasekit.received import read_small
 from releasekit.tensors import DType
-
-if TYPE_CHECKING:
-    from releasekit.hub.arrivals import Arrivals
 
 
 class Release:
@@ -52,7 +50,7 @@ class Release:
         key: str,
         payloads: SafetensorsCheckpoint,
         plain: SafetensorsCheckpoint | None,
-        coming: Arrivals | None = None,
+        coming: Incoming | None = None,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
@@ -66,7 +64,7 @@ class Release:
         cls,
         folder: Path,
         signed: Mapping[str, str] | None = None,
-        coming: Arrivals | None = None,
+        coming: Incoming | None = None,
     ) -> Self:
         """Open the release in `folder`.
 
@@ -98,7 +96,7 @@ class Release:
 
     @classmethod
     def _open(
-        cls, folder: Path, manifest: Manifest, key: str, coming: Arrivals | None
+        cls, folder: Path, manifest: Manifest, key: str, coming: Incoming | None
     ) -> Self:
         with ExitStack() as stack:
             payloads = stack.enter_context(_open_files(folder, manifest.shards, coming))
@@ -250,7 +248,7 @@ def _require_digest(path: Path, entry: FileEntry) -> None:
 
 
 def _open_files(
-    folder: Path, entries: Iterable[FileEntry], coming: Arrivals | None
+    folder: Path, entries: Iterable[FileEntry], coming: Incoming | None
 ) -> SafetensorsCheckpoint:
     """Open files of the release, which are there whole or on their way."""
     paths = []

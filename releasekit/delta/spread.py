@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from releasekit.authenticity import DEFAULT_POLICY, Policy
 from releasekit.checkpoint import StoredCheckpoint
-from releasekit.checkpoint.locate import Located, refuse_hub
+from releasekit.checkpoint.locate import approach, refuse_hub
 from releasekit.delta.apply import (
     ApplyResult,
     Inputs,
@@ -38,17 +37,11 @@ from releasekit.device.choose import AUTO, CPU, TORCH_NBYTES, check_device, engi
 from releasekit.errors import IntegrityError
 from releasekit.licenses.chain import Chain
 from releasekit.manifest import Manifest, WeightEntry
-from releasekit.output import (
-    OutputFolder,
-    Sharing,
-    check_output,
-    partial_of,
-    require_space,
-)
+from releasekit.output import OutputFolder, Sharing, partial_of
+from releasekit.parts.keeping import keeper
 from releasekit.parts.records import Done, Records
 from releasekit.parts.shares import (
     PartResult,
-    is_made,
     require_begun,
     require_done,
     run_parts,
@@ -68,11 +61,11 @@ from releasekit.parts.tasks import (
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage, in_turn
 from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, share_out
+from releasekit.storage.address import absolute
+from releasekit.storage.output import check_output, output_folder
 
 #: Bytes of a weight file that one part makes: files more than twice as large are cut.
 PIECE_NBYTES: Final = 4_000_000_000
-#: Threads of a part that a pool does: one waits for the disk while the other decodes.
-PART_THREADS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +94,7 @@ class Rebuilding:
     def of(
         cls,
         prepared: Prepared,
+        inputs: Inputs,
         out: Path,
         device: str,
         threads: int | None,
@@ -108,10 +102,11 @@ class Rebuilding:
     ) -> Rebuilding:
         """What is told of a rebuild that was looked over."""
         releases = prepared.lineage.releases
+        places = {at.path: at.shared for at in inputs.found}
         return cls(
-            base=prepared.located.path.absolute(),
-            releases=tuple((r.folder.absolute(), r.key) for r in releases),
-            out=out.absolute(),
+            base=prepared.located.shared,
+            releases=tuple((places[r.folder], r.key) for r in releases),
+            out=absolute(out),
             key=f"apply {releases[-1].key}",
             device=device,
             threads=threads,
@@ -123,19 +118,24 @@ class Rebuilding:
         """Where the output is made, and the records are."""
         return partial_of(self.out)
 
+    @property
+    def folder(self) -> AbstractContextManager[OutputFolder]:
+        """The output, as a part has it."""
+        return output_folder(self.out, key=self.key, sharing=Sharing.GUEST)
+
     @contextmanager
-    def opened(self) -> Iterator[tuple[Line, StoredCheckpoint, OutputFolder]]:
-        """The releases, the base and the output, as this process finds them.
+    def opened(self) -> Iterator[tuple[Line, StoredCheckpoint]]:
+        """The releases and the base, as this process finds them, which fit each other.
 
         Raises:
             IntegrityError: if a release is not the one that was looked over.
+            BaseMismatchError: if the base is not theirs.
         """
         with ExitStack() as stack:
-            folder = OutputFolder(self.out, key=self.key, sharing=Sharing.GUEST)
-            stack.enter_context(folder)
             releases = []
             for path, key in self.releases:
-                release = stack.enter_context(Release.open(path))
+                at = stack.enter_context(approach(path))
+                release = stack.enter_context(Release.open(at.path, coming=at.coming))
                 if release.key != key:
                     raise IntegrityError(
                         f"{path}: expected the release whose manifest has sha256 {key}, "
@@ -144,19 +144,10 @@ class Rebuilding:
                     )
                 releases.append(release)
             line = Line(releases=tuple(releases))
-            base = stack.enter_context(line.open_base(Located(path=self.base)))
-            yield line, base, folder
-
-
-@lru_cache(maxsize=1)
-def _check_base(spec: Rebuilding) -> None:
-    """Check the base that this process finds, once: a few tensors are much for a part.
-
-    Raises:
-        BaseMismatchError: if it is not the releases'.
-    """
-    with spec.opened() as (line, base, _):
-        line.check_base(base)
+            located = stack.enter_context(approach(self.base))
+            base = stack.enter_context(line.open_base(located))
+            line.check_base(base)
+            yield line, base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +190,8 @@ class _File:
 def rebuild_part(spec: Rebuilding, task: Task, advance: Advance) -> Mapping[str, object]:
     """Make one piece, or a file that is one."""
     piece: Piece = task.detail
-    _check_base(spec)
-    with spec.opened() as (line, base, folder):
+    with spec.folder as folder:
+        line, base = keeper().get(spec, Rebuilding.opened)
         engine = engines(spec.device)[0]
         rebuild = line.rebuild(base, engine.combine)
         tensors = piece.entry.layout.tensors[piece.first : piece.last + 1]
@@ -224,7 +215,7 @@ def rebuild_part(spec: Rebuilding, task: Task, advance: Advance) -> Mapping[str,
 def join_part(spec: Rebuilding, task: Task, advance: Advance) -> Mapping[str, object]:
     """Put a weight file together from its pieces."""
     file: _File = task.detail
-    with OutputFolder(spec.out, key=spec.key, sharing=Sharing.GUEST) as folder:
+    with spec.folder as folder:
         stage = Stage(as_progress(advance), "join", file.entry.file.size)
         try:
             join_pieces(folder, file.pieces, stage)
@@ -240,10 +231,12 @@ def join_part(spec: Rebuilding, task: Task, advance: Advance) -> Mapping[str, ob
 class _Plan:
     """The parts of a rebuild, and which are done."""
 
-    def __init__(self, manifest: Manifest, partial: Path, piece_nbytes: int) -> None:
+    def __init__(
+        self, manifest: Manifest, spec: Rebuilding, folder: OutputFolder, piece_nbytes: int
+    ) -> None:
         self._files = [_File.of(entry, piece_nbytes) for entry in manifest.weights]
-        self._partial = partial
-        self._done = Records(partial).read()
+        self._folder = folder
+        self._done = Records(spec.partial).read()
 
     @property
     def parts(self) -> list[Task]:
@@ -276,15 +269,14 @@ class _Plan:
         if self._is_there(file, file.join):
             return True
         piece: Piece = task.detail
-        return task.name in self._done and is_made(
-            self._partial / piece.place, piece.nbytes
+        return task.name in self._done and self._folder.holds_kept(
+            piece.place, piece.nbytes
         )
 
     def _is_there(self, file: _File, last: Task) -> bool:
         """Whether a weight file was made, `last` being its last part, and is there."""
         entry = file.entry.file
-        path = OutputFolder.made_in(self._partial) / entry.path
-        return last.name in self._done and is_made(path, entry.size)
+        return last.name in self._done and self._folder.holds(entry.path, entry.size)
 
     @property
     def disk_nbytes(self) -> list[int]:
@@ -324,7 +316,7 @@ def apply_spread(
         accept_license: likewise.
         force: likewise.
         device: what adds the residuals, on the machine that does a part.
-        threads: of one part; by default two.
+        threads: of one part; by default as many as the pool says.
         max_memory: of one part.
         piece_nbytes: bytes of a weight file that one part makes, at least; files more than
             twice as large are cut.
@@ -333,15 +325,15 @@ def apply_spread(
     Raises:
         ReleaseKitError: as `apply_delta`; and if parts were lost too often.
     """
-    out, progress, threads = Path(out), in_turn(progress), threads or PART_THREADS
+    out, progress, threads = Path(out), in_turn(progress), threads or pool.threads
     with _looked_over(
         base, delta, out, policy, accept_license, force, device, threads, max_memory
     ) as (prepared, inputs, licenses):
         lineage = prepared.lineage
-        spec = Rebuilding.of(prepared, out, device, threads, max_memory)
-        with OutputFolder(out, key=spec.key, force=force, inputs=inputs.paths) as folder:
-            plan = _Plan(lineage.last.manifest, spec.partial, piece_nbytes)
-            require_space(folder.partial, plan.disk_nbytes, folder.used_nbytes())
+        spec = Rebuilding.of(prepared, inputs, out, device, threads, max_memory)
+        with output_folder(out, key=spec.key, force=force, inputs=inputs.paths) as folder:
+            plan = _Plan(lineage.last.manifest, spec, folder, piece_nbytes)
+            folder.require_space(plan.disk_nbytes)
             kept = plan.kept
             done = _do(plan, spec, prepared, pool, progress)
             stage = Stage(
@@ -379,18 +371,18 @@ def apply_share(
     with _looked_over(
         base, delta, out, policy, accept_license, False, device, threads, max_memory
     ) as (prepared, inputs, _):
-        spec = Rebuilding.of(prepared, out, device, threads, max_memory)
+        spec = Rebuilding.of(prepared, inputs, out, device, threads, max_memory)
         manifest = prepared.lineage.last.manifest
-        with OutputFolder(
+        with output_folder(
             out, key=spec.key, inputs=inputs.paths, sharing=Sharing.PARTS
         ) as folder:
-            plan = _Plan(manifest, spec.partial, piece_nbytes)
+            plan = _Plan(manifest, spec, folder, piece_nbytes)
             mine = share.of(plan.parts)
             todo = {task.name for task in plan.todo}
             batch = _batch(
                 rebuild_part, spec, [t for t in mine if t.name in todo], prepared
             )
-            require_space(folder.partial, [task.nbytes for task in batch.tasks])
+            folder.require_space(plan.disk_nbytes)
             done = run_parts(Here(), batch, progress)
     return PartResult.of(out, manifest.name, share, mine, done, time.monotonic() - started)
 
@@ -420,10 +412,10 @@ def finish_apply(
     ) as (prepared, inputs, licenses):
         lineage = prepared.lineage
         manifest = lineage.last.manifest
-        spec = Rebuilding.of(prepared, out, device, threads, max_memory)
+        spec = Rebuilding.of(prepared, inputs, out, device, threads, max_memory)
         require_begun(spec.partial)
-        with OutputFolder(out, key=spec.key, force=force, inputs=inputs.paths) as folder:
-            plan = _Plan(manifest, spec.partial, piece_nbytes)
+        with output_folder(out, key=spec.key, force=force, inputs=inputs.paths) as folder:
+            plan = _Plan(manifest, spec, folder, piece_nbytes)
             require_done(spec.partial, plan.todo, plan.parts)
             records = Records(spec.partial).read().values()
             done = [*records, *_do(plan, spec, prepared, Here(), progress)]

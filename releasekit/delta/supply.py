@@ -11,18 +11,15 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from releasekit.checkpoint import StoredCheckpoint
+from releasekit.checkpoint.files import Incoming
 from releasekit.checkpoint.locate import Located
 from releasekit.delta.release import Release
 from releasekit.hub.address import CACHE_ELSEWHERE
 from releasekit.manifest import WeightEntry
 from releasekit.output import require_space
 from releasekit.progress import ProgressCallback, Stage
-
-if TYPE_CHECKING:
-    from releasekit.hub.arrivals import Arrivals
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ class Supply:
         needs: what is on its way, each with the names of the files needed of it.
     """
 
-    needs: tuple[tuple[Arrivals, tuple[str, ...]], ...]
+    needs: tuple[tuple[Incoming, tuple[str, ...]], ...]
 
     @classmethod
     def of(
@@ -86,7 +83,7 @@ class Supply:
         """
         taken: dict[int, tuple[Path, list[int]]] = {}  # all that comes to a disk together
         for arrivals, names in self.needs:
-            cache = arrivals.remote.folder
+            cache = arrivals.place
             _, sizes = taken.setdefault(_disk(cache), (cache, []))
             sizes += arrivals.lacking(names)
         for disk, (cache, sizes) in taken.items():

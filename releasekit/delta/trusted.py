@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from releasekit.admission import admit
 from releasekit.authenticity import Authenticity, Policy, authenticate
+from releasekit.checkpoint.files import Incoming
 from releasekit.delta.release import Release, require_signed
 from releasekit.digest import hash_file
 from releasekit.errors import IntegrityError
@@ -16,16 +17,13 @@ from releasekit.manifest import MANIFEST, SIGNATURE, SUMS
 from releasekit.names import listed
 from releasekit.received import files_in
 
-if TYPE_CHECKING:
-    from releasekit.hub.arrivals import Arrivals
-
 #: What tools keep in a folder: not the publisher's, and never read by a rebuild. `verify`
 #: lists them all the same.
 _TOOLS: Final = (".git/", ".cache/")
 
 
 def open_trusted(
-    folder: Path, policy: Policy, coming: Arrivals | None = None
+    folder: Path, policy: Policy, coming: Incoming | None = None
 ) -> tuple[Release, Authenticity]:
     """Open a release, once its signature is what the policy wants.
 

@@ -95,6 +95,11 @@ class Arrivals:
             head.result()
 
     @property
+    def place(self) -> Path:
+        """The snapshot's folder."""
+        return self.remote.folder
+
+    @property
     def nbytes(self) -> int:
         """Bytes that have yet to come."""
         return self.nbytes_of(self.names)

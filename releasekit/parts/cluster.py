@@ -27,7 +27,7 @@ from typing import Any, Final, Self
 from releasekit import errors
 from releasekit.errors import ReleaseKitError, UsageError
 from releasekit.parts.records import Done
-from releasekit.parts.tasks import Advance, Batch, Needs, Task, perform
+from releasekit.parts.tasks import PART_THREADS, Advance, Batch, Needs, Task, perform
 
 #: How often a part is begun again that was lost with its worker or its machine.
 _RETRIES: Final = 5
@@ -65,6 +65,8 @@ class _Attempt:
 
 class Cluster:
     """A Ray cluster; a context manager, which leaves one alone that was there before."""
+
+    threads: int | None = PART_THREADS
 
     def __init__(self, address: str | None = None) -> None:
         """Prepare.

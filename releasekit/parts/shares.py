@@ -13,6 +13,7 @@ from releasekit.parts.records import Done
 from releasekit.parts.split import Share
 from releasekit.parts.tasks import Batch, Pool, Task
 from releasekit.progress import ProgressCallback, Stage
+from releasekit.storage.output import is_begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ def run_parts(
 
 def require_begun(partial: Path) -> None:
     """Refuse to finish what was not begun; raises UsageError."""
-    if not partial.is_dir():
+    if not is_begun(partial):
         raise UsageError(
             f"{partial}: is not there: do all shares first, with --shard 1/N to --shard N/N"
         )

@@ -8,14 +8,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
+from releasekit.parts.keeping import keeper
 from releasekit.parts.records import Done, Records
 from releasekit.progress import Progress, ProgressCallback
 
 Spec = TypeVar("Spec", bound="WorkSpec")
 #: Called with the bytes that were done since the last call.
 Advance = Callable[[int], None]
+
+
+#: Threads of a part, where many are done at once: one waits for the disk while the other
+#: works.
+PART_THREADS: Final = 2
 
 
 class WorkSpec(Protocol):
@@ -80,7 +86,13 @@ class Batch(Generic[Spec]):
 
 
 class Pool(Protocol):
-    """Has parts done, somewhere."""
+    """Has parts done, somewhere.
+
+    Attributes:
+        threads: those of a part, where nobody says; None for as many as one process uses.
+    """
+
+    threads: int | None
 
     def run(self, batch: Batch[Any], advance: Advance) -> Iterator[Done]:
         """Do all parts, in whatever order; yields each once it is done.
@@ -92,10 +104,15 @@ class Pool(Protocol):
 class Here:
     """Does parts one after another, in this process."""
 
+    threads: int | None = None
+
     def run(self, batch: Batch[Any], advance: Advance) -> Iterator[Done]:
         """See `Pool.run`."""
-        for task in batch.tasks:
-            yield perform(batch.work, batch.spec, task, advance)
+        try:
+            for task in batch.tasks:
+                yield perform(batch.work, batch.spec, task, advance)
+        finally:
+            keeper().close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,7 @@ class OneAtATime:
     def __init__(self, cluster: Cluster, processors: int) -> None:
         self._cluster = cluster
         self._processors = processors
+        self.threads: int | None = processors
 
     def run(self, batch: Batch[Any], advance: Advance) -> Iterator[Done]:
         """See `Pool.run`."""

@@ -134,9 +134,9 @@ def test_a_machine_that_sees_something_else_is_told(line: Line, tmp_path: Path) 
         threads=1,
         max_memory=1 << 30,
     )
-    with pytest.raises(ReleaseKitError, match="is not the folder of this work"):  # noqa: SIM117
-        with spec.opened():
-            pass
+    task = Task(name="model.safetensors", nbytes=1)
+    with pytest.raises(ReleaseKitError, match="is not the folder of this work"):
+        spread.rebuild_part(spec, task, lambda nbytes: None)
     with OutputFolder(out, key="apply x"):
         with pytest.raises(IntegrityError, match="same release under this path"):  # noqa: SIM117
             with spec.opened():
@@ -155,7 +155,6 @@ def test_a_machine_that_sees_something_else_is_told(line: Line, tmp_path: Path) 
             threads=1,
             max_memory=1 << 30,
         )
-        task = Task(name="model.safetensors", nbytes=1)
         with pytest.raises(BaseMismatchError):
             spread.rebuild_part(right, task, lambda nbytes: None)
 

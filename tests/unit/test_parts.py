@@ -72,7 +72,8 @@ def test_other_engines_are_refused(engine: str) -> None:
 
 
 def test_engines_are_told_apart() -> None:
-    assert pool_of("local") is None
+    with pool_of("local") as pool:
+        assert pool is None
     assert isinstance(pool_of("ray"), Cluster)
     assert isinstance(pool_of("ray:10.0.0.1:6379"), Cluster)
 
