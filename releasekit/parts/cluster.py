@@ -77,6 +77,7 @@ class Cluster:
         """
         self._address = address
         self._opened = ExitStack()
+        self._tally: Any = None
 
     def __enter__(self) -> Self:
         alone = self._address is None and "RAY_ADDRESS" not in os.environ
@@ -117,6 +118,11 @@ class Cluster:
             ) from error
 
     def __exit__(self, *exc: Any) -> None:
+        if self._tally is not None:
+            import ray
+
+            ray.kill(self._tally)
+            self._tally = None
         self._opened.close()
 
     def run(self, batch: Batch[Any], advance: Advance) -> Iterator[Done]:
@@ -130,12 +136,14 @@ class Cluster:
         import ray
 
         _require_machine(batch.needs)
-        tally = _Progress(advance)
+        if self._tally is None:
+            self._tally = _tally()
+        tally = _Progress(self._tally, advance)
         running: dict[Any, _Attempt] = {}
 
         def begin(attempt: _Attempt) -> None:
             part = _remote(batch.needs, attempt.avoid)
-            told = (batch.work, batch.spec, attempt.task, tally.actor, _version())
+            told = (batch.work, batch.spec, attempt.task, tally.told, _version())
             running[part.remote(*told)] = attempt
 
         try:
@@ -158,7 +166,6 @@ class Cluster:
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
-            tally.close()
 
 
 def _alone() -> dict[str, str]:
@@ -207,19 +214,21 @@ def _remote(needs: Needs, avoid: list[str]) -> Any:
     )
 
 
-def _do_part(work: Any, spec: Any, task: Task, tally: Any, made_with: str) -> object:
+def _do_part(
+    work: Any, spec: Any, task: Task, told: tuple[Any, str], made_with: str
+) -> object:
     """Do a part in a worker of Ray's; returns what became of it."""
     import ray
 
     host = socket.gethostname()
     node = ray.get_runtime_context().get_node_id()
-    last, waiting = 0.0, 0
+    (tally, batch), last, waiting = told, 0.0, 0
 
     def advance(nbytes: int) -> None:
         nonlocal last, waiting
         waiting += nbytes
         if time.monotonic() - last > _POLL:
-            tally.add.remote(task.name, waiting)
+            tally.add.remote(batch, task.name, waiting)
             last, waiting = time.monotonic(), 0
 
     try:
@@ -228,7 +237,7 @@ def _do_part(work: Any, spec: Any, task: Task, tally: Any, made_with: str) -> ob
                 f"has releasekit {_version()}, and the driver {made_with}: install the "
                 "same everywhere"
             )
-        tally.begin.remote(task.name)
+        tally.begin.remote(batch, task.name)
         return perform(work, spec, task, advance)
     except ReleaseKitError as error:
         kind, message = type(error).__name__, str(error)
@@ -285,37 +294,40 @@ class _Tally:
     """Bytes that were done of each part; an actor."""
 
     def __init__(self) -> None:
+        self._batch = ""
         self._done: dict[str, int] = {}
 
-    def begin(self, name: str) -> None:
-        """A part begins, perhaps again."""
+    def begin(self, batch: str, name: str) -> None:
+        """A part begins, perhaps again; of an earlier batch nobody wants to know."""
+        if batch != self._batch:
+            self._batch, self._done = batch, {}
         self._done[name] = 0
 
-    def add(self, name: str, nbytes: int) -> None:
+    def add(self, batch: str, name: str, nbytes: int) -> None:
         """More of a part is done."""
-        self._done[name] = self._done.get(name, 0) + nbytes
+        if batch == self._batch:
+            self._done[name] = self._done.get(name, 0) + nbytes
 
-    def read(self) -> dict[str, int]:
+    def read(self, batch: str) -> dict[str, int]:
         """What is done of each part."""
-        return self._done
+        return self._done if batch == self._batch else {}
+
+
+def _tally() -> Any:
+    """The actor, on the driver's machine; it takes no processor."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    strategy = NodeAffinitySchedulingStrategy(here, soft=True)
+    return ray.remote(_Tally).options(num_cpus=0, scheduling_strategy=strategy).remote()
 
 
 class _Progress:
     """Tells the driver's caller what the actor was told."""
 
-    def __init__(self, advance: Advance) -> None:
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = ray.get_runtime_context().get_node_id()
-        self.actor = (
-            ray.remote(_Tally)
-            .options(
-                num_cpus=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
-            )
-            .remote()
-        )
+    def __init__(self, actor: Any, advance: Advance) -> None:
+        self.told = actor, secrets.token_hex(8)  # other batches have parts of those names
         self._advance = advance
         self._told: dict[str, int] = {}
         self._finished: set[str] = set()
@@ -326,7 +338,8 @@ class _Progress:
         from ray.exceptions import RayError
 
         try:
-            found: dict[str, int] = ray.get(self.actor.read.remote(), timeout=_POLL)
+            actor, batch = self.told
+            found: dict[str, int] = ray.get(actor.read.remote(batch), timeout=_POLL)
         except RayError:
             return
         for name, nbytes in found.items():
@@ -341,9 +354,3 @@ class _Progress:
     def _tell(self, name: str, nbytes: int) -> None:
         self._advance(nbytes - self._told.get(name, 0))
         self._told[name] = nbytes
-
-    def close(self) -> None:
-        """Let the actor go."""
-        import ray
-
-        ray.kill(self.actor)
