@@ -3,6 +3,7 @@
     python scripts/bench.py WORK [--gb 0.25 1 4] [--dtype BF16 F16] [--runs 3] [--no-peers]
     python scripts/bench.py WORK --pair BASE TARGET
     python scripts/bench.py WORK --shape 7b
+    python scripts/bench.py WORK --engine ray
 
 Makes LLaMA checkpoints and fine-tunes of them, or takes a given pair, and runs each
 contender as a process of its own, in turn, several times. Prints tables of medians, and
@@ -24,6 +25,10 @@ What makes it fair:
   need not convert. Both of its ways run, each on the format that it reads.
 - mergekit has no command to add a delta. Its linear merge of base and delta, each with
   weight 1 and not normalised, does just that, and reads no more than FastChat does.
+
+With --engine ray, parts in Ray's workers are measured against threads of one process
+(scripts/benchmark/spread.py), the loss of a node half-way (lost_node.py), and a release
+swapped into a model in memory against copying it (swap.py), each at 1 GB.
 
 The peers are installed on demand, in an environment of their own. One that cannot be
 installed, or fails, stands in the tables with the reason.
@@ -303,6 +308,7 @@ def parse() -> argparse.Namespace:
         help="for FastChat, mergekit",
     )
     option("--device", help="passed on to make-delta and apply-delta")
+    option("--engine", choices=["local", "ray"], default="local")
     arguments = parser.parse_args()
     if arguments.pair and arguments.shape:
         parser.error("--pair and --shape exclude each other")
@@ -333,6 +339,13 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure, then report."""
     arguments = parse()
+    if arguments.engine == "ray":
+        runs = ["--runs", str(arguments.runs or 3)]
+        for script in ("spread.py", "lost_node.py", "swap.py"):
+            subprocess.run(
+                [sys.executable, PARTS / script, arguments.work, *runs], check=True
+            )
+        return
     bench(arguments)
     subprocess.run(
         [sys.executable, PARTS / "report.py", arguments.work / "bench.json"], check=True
