@@ -1,6 +1,7 @@
 """Release models as deltas, and rebuild them byte for byte.
 
     make_delta     release a fine-tune as its difference from a base
+    make_spread    the same in parts; make_share and finish_make, as with apply
     apply_delta    rebuild the fine-tune's files from base and delta
     apply_spread   the same in parts, by the machines of a cluster
     apply_share    one of several shares of it, as array jobs do; finish_apply completes it
@@ -20,6 +21,7 @@
     fetch          download a release, or a model, and check every byte of it
     verify         hold a release, or a rebuilt model, against its digests
     convert        write any checkpoint that can be read as sharded safetensors
+    convert_spread the same in parts; convert_share and finish_convert, as with apply
     identify       the identity of a checkpoint, and which release knows it
     apply_foreign  rebuild a model from a delta that another tool made, to be added
     apply_xor      likewise from XOR files
@@ -42,10 +44,18 @@ if TYPE_CHECKING:
     from releasekit.codec import Add, Ulp
     from releasekit.comparison import compare, narrowest
     from releasekit.conversion import ConvertResult, convert
+    from releasekit.conversion.spread import (
+        ConvertShare,
+        convert_share,
+        convert_spread,
+        finish_convert,
+    )
     from releasekit.delta.apply import ApplyPlan, ApplyResult, apply_delta, plan_apply
     from releasekit.delta.diagnosis import Finding
     from releasekit.delta.load import load_into
-    from releasekit.delta.make import MakeResult, make_delta
+    from releasekit.delta.made import MakeResult
+    from releasekit.delta.make import make_delta
+    from releasekit.delta.make_spread import finish_make, make_share, make_spread
     from releasekit.delta.open import OpenDelta, open_delta
     from releasekit.delta.preflight import Preflight
     from releasekit.delta.spread import apply_share, apply_spread, finish_apply
@@ -104,6 +114,7 @@ _HOMES = {
     "CardResult": "presentation.writing",
     "Clearance": "licensing.clearance",
     "ConvertResult": "conversion",
+    "ConvertShare": "conversion.spread",
     "Diff": "statistics.diff",
     "Fetched": "fetching",
     "FileView": "delta.view",
@@ -119,7 +130,7 @@ _HOMES = {
     "LicenseError": "errors",
     "Licensing": "licensing.terms",
     "Machine": "planning.planner",
-    "MakeResult": "delta.make",
+    "MakeResult": "delta.made",
     "OpenDelta": "delta.open",
     "PartResult": "parts.shares",
     "Plan": "planning.planner",
@@ -151,13 +162,19 @@ _HOMES = {
     "check_licenses": "licensing.clearance",
     "compare": "comparison",
     "convert": "conversion",
+    "convert_share": "conversion.spread",
+    "convert_spread": "conversion.spread",
     "fetch": "fetching",
     "finish_apply": "delta.spread",
+    "finish_convert": "conversion.spread",
+    "finish_make": "delta.make_spread",
     "identify": "identification",
     "import_delta": "foreign.importing",
     "inspect": "inspection",
     "load_into": "delta.load",
     "make_delta": "delta.make",
+    "make_share": "delta.make_spread",
+    "make_spread": "delta.make_spread",
     "measure": "planning.measure",
     "narrowest": "comparison",
     "open_delta": "delta.open",
@@ -184,6 +201,7 @@ __all__ = [
     "CardResult",
     "Clearance",
     "ConvertResult",
+    "ConvertShare",
     "Diff",
     "Fetched",
     "FileView",
@@ -231,13 +249,19 @@ __all__ = [
     "check_licenses",
     "compare",
     "convert",
+    "convert_share",
+    "convert_spread",
     "fetch",
     "finish_apply",
+    "finish_convert",
+    "finish_make",
     "identify",
     "import_delta",
     "inspect",
     "load_into",
     "make_delta",
+    "make_share",
+    "make_spread",
     "measure",
     "narrowest",
     "open_delta",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -49,10 +50,14 @@ def load_catalogue(folders: Iterable[str | Path] = ()) -> Catalogue:
         UsageError: if a folder has none.
         FormatError: if one is malformed, or two go by one name.
     """
-    own = next((folder for folder in _RECORDS if folder.is_dir()), _RECORDS[0])
-    return Catalogue(
-        record for folder in (own, *map(Path, folders)) for record in _records(folder)
-    )
+    further = (record for folder in folders for record in _records(Path(folder)))
+    return Catalogue([*_own_records(), *further])
+
+
+@cache  # they come with the package, and a run may ask several times
+def _own_records() -> tuple[LicenseRecord, ...]:
+    folder = next((folder for folder in _RECORDS if folder.is_dir()), _RECORDS[0])
+    return tuple(_records(folder))
 
 
 def _records(folder: Path) -> list[LicenseRecord]:

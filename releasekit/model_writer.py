@@ -112,6 +112,22 @@ class ModelWriter:
                 for shard in self._shards
             ]
             workers.in_lanes(jobs, resources.lanes)
+        self.index()
+
+    def take(self, shard: Shard, sha256: str, tensors: Mapping[str, str]) -> None:
+        """Take in a shard that another process wrote.
+
+        Args:
+            shard: the file, which is there.
+            sha256: its digest.
+            tensors: BLAKE3 of each of its tensors by name.
+        """
+        with self._lock:
+            self.written.add(shard.name, shard.layout.file_size, sha256)
+            self.written.tensors |= tensors
+
+    def index(self) -> None:
+        """Write the index, if there are several shards."""
         for name, data in index_of(self._shards).items():
             self.small(name, data)
 
@@ -208,6 +224,5 @@ class ModelWriter:
                     self._observe(placed.spec.name, data)
                 stage.advance(data.size)
         stage.advance(shard.layout.data_start)
-        with self._lock:
-            self.written.add(shard.name, shard.layout.file_size, hasher.hexdigest())
-            self.written.tensors |= {n: t.hexdigest() for n, t in tensors.items()}
+        digests = {name: tensor.hexdigest() for name, tensor in tensors.items()}
+        self.take(shard, hasher.hexdigest(), digests)

@@ -11,13 +11,14 @@ Where dtypes of one size hold the same values (float16 and bfloat16 both hold 0 
 one is taken that more of the model's elements have or must become, and else bfloat16.
 
 One pass reads what is wider than need be, and leaves out the rest as soon as all smaller
-dtypes are ruled out: of most models it reads one piece.
+dtypes are ruled out: of most models it reads one piece. Several processes may each read
+some of the tensors; `merged` is what one would have found.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -38,6 +39,8 @@ from releasekit.statistics.wording import listed
 from releasekit.tensors import DType, TensorSpec
 
 _Specs = Mapping[str, TensorSpec]
+#: For each dtype, and each smaller one that does not hold its values, what tensor shows it.
+Obstacles = Mapping[DType, Mapping[DType, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ class Survey:
     """
 
     holding: Holding
-    obstacles: Mapping[DType, Mapping[DType, str]]
+    obstacles: Obstacles
 
     def stays(self) -> Iterator[str]:
         """A sentence for each dtype that no smaller one can stand for."""
@@ -81,10 +84,17 @@ def unseen(specs: _Specs, among: Iterable[DType]) -> Holding:
     return Holding({dtype: others for dtype, others in smaller.items() if others})
 
 
+def wide(specs: _Specs, among: Iterable[DType]) -> list[TensorSpec]:
+    """Tensors of dtypes that some `among` the smaller ones might stand for."""
+    holding = unseen(specs, among)
+    return [spec for spec in weights(specs).values() if holding.holders(spec.dtype)]
+
+
 def survey(
     checkpoint: Checkpoint,
-    among: Iterable[DType],
+    among: Sequence[DType],
     *,
+    names: Collection[str] | None = None,
     threads: int | None,
     max_memory: int,
     progress: ProgressCallback | None,
@@ -94,6 +104,7 @@ def survey(
     Args:
         checkpoint: what to read.
         among: dtypes that floats may become.
+        names: the tensors to read, of those that are `wide`; by default all of them.
         threads: worker threads; by default one a processor.
         max_memory: bytes of host memory to use at most.
         progress: called with the bytes that were read, or need not be.
@@ -103,14 +114,17 @@ def survey(
         FormatError, IntegrityError: as the checkpoint's `read`.
     """
     holding = unseen(checkpoint.specs, among)
-    counted = weights(checkpoint.specs).values()
-    wide = [spec for spec in counted if holding.holders(spec.dtype)]
-    obstacles: dict[DType, dict[DType, str]] = {spec.dtype: {} for spec in wide}
+    asked = [
+        spec
+        for spec in wide(checkpoint.specs, among)
+        if names is None or spec.name in names
+    ]
+    obstacles: dict[DType, dict[DType, str]] = {spec.dtype: {} for spec in asked}
     resources = share_out(NEED, threads=threads, max_memory=max_memory)
-    stage = Stage(progress, "read", sum(spec.nbytes for spec in wide))
+    stage = Stage(progress, "read", sum(spec.nbytes for spec in asked))
 
     def pieces() -> Iterator[tuple[TensorSpec, int]]:
-        for spec in wide:
+        for spec in asked:
             for start in range(0, spec.nbytes, PIECE):
                 if not holding.holders(spec.dtype):  # asked again: reading goes on
                     stage.advance(spec.nbytes - start)
@@ -133,6 +147,28 @@ def survey(
                         obstacles[spec.dtype][other] = spec.name
                 holding.take(spec.dtype, found)
                 stage.advance(min(PIECE, spec.nbytes - start))
+    return Survey(holding=holding, obstacles=obstacles)
+
+
+def merged(specs: _Specs, among: Sequence[DType], found: Iterable[Obstacles]) -> Survey:
+    """What one pass would have found where several read some of the tensors each.
+
+    Args:
+        specs: all tensors of the checkpoint.
+        among: dtypes that floats may become.
+        found: what each of the surveys found, of all tensors that are `wide`, in the order
+            of these.
+    """
+    holding = unseen(specs, among)
+    obstacles: dict[DType, dict[DType, str]] = {s.dtype: {} for s in wide(specs, among)}
+    for part in found:
+        for dtype, others in part.items():
+            for other, name in others.items():
+                obstacles[dtype].setdefault(other, name)
+    for dtype, others in obstacles.items():
+        # Whatever was ruled out has the tensor that did so.
+        kept = tuple(other for other in holding.holders(dtype) if other not in others)
+        holding.take(dtype, kept)
     return Survey(holding=holding, obstacles=obstacles)
 
 

@@ -141,7 +141,12 @@ def parse(document: bytes, subject: str) -> Facts:
     Raises:
         FormatError: with the path of the field that is wrong.
     """
-    root = Record(stricttoml.loads(document, subject), subject)
+    return parse_tables(stricttoml.loads(document, subject), subject)
+
+
+def parse_tables(document: object, subject: str, path: str = "") -> Facts:
+    """The same of what TOML came to; `path` is where it stands in its file."""
+    root = Record(document, subject, path)
     tables = {
         name: root.optional_record(name) or Record({}, subject)
         for name in (

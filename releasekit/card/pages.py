@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,7 +65,7 @@ def render(view: Mapping[str, Any], folder: Path | None = None) -> dict[str, str
                     "digits and hyphens"
                 )
         names += [name for name in own if name not in SECTIONS]
-    environment = _environment(folder)
+    environment = _own_environment() if folder is None else _environment(folder, TEMPLATES)
     return {name: _render(environment, name, view) for name in names}
 
 
@@ -96,8 +97,12 @@ def _tidied(text: str) -> str:
     return _BLANK_LINES.sub("\n\n", lines)
 
 
-def _environment(folder: Path | None) -> ImmutableSandboxedEnvironment:
-    places = [TEMPLATES] if folder is None else [folder, TEMPLATES]
+@cache  # to compile templates takes longer than to fill them in
+def _own_environment() -> ImmutableSandboxedEnvironment:
+    return _environment(TEMPLATES)
+
+
+def _environment(*places: Path) -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         loader=ChoiceLoader([FileSystemLoader(place) for place in places]),
         undefined=StrictUndefined,

@@ -170,7 +170,8 @@ def refuse_hub(*models: str | Path) -> None:
             raise UsageError(
                 f"{model}: is on the Hub, and every machine would download all of it: "
                 f"`releasekit fetch {model} --out FOLDER` on the file system that they "
-                "share, and name that folder"
+                f"share, and name that folder; or name hf://{model}, of which each part "
+                "reads what it needs"
             )
 
 

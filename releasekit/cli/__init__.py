@@ -36,6 +36,7 @@ from releasekit.cli import (
     verify,
 )
 from releasekit.cli.exits import EPILOG
+from releasekit.cli.interrupts import orderly
 from releasekit.cli.shell import run
 
 
@@ -68,4 +69,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever the terminal can show
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(cli))
+    with orderly():
+        sys.exit(run(cli))

@@ -173,7 +173,6 @@ def _release(shell: Shell, paths: _Paths, work: dict[str, Any], *, dry_run: bool
         return
     shell.note_compiling()
     if share is not None:
-        del work["force"]
         with shell.progress() as progress:
             share_result(shell, apply_share(*paths, share=share, progress=progress, **work))
         return

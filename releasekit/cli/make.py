@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,13 @@ from releasekit.cli.licensing import (
 )
 from releasekit.cli.shell import Shell, Size, common_options, work_options
 from releasekit.cli.signatures import label_options, load_key
+from releasekit.cli.spreading import (
+    share_of,
+    share_result,
+    spread_options,
+    worker_document,
+    worker_facts,
+)
 
 if TYPE_CHECKING:
     from releasekit.delta.make import MakeResult
@@ -66,6 +75,7 @@ if TYPE_CHECKING:
 @label_options
 @license_options
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@spread_options
 @work_options
 @common_options
 @click.pass_obj
@@ -76,11 +86,12 @@ def command(
     target: Path,
     out: Path,
     codec: str,
-    accept: tuple[Path, ...],
     shard_size: int,
-    exclude: tuple[str, ...],
     sign_key: Path | None,
     passphrase_file: Path | None,
+    engine: str,
+    shard: str | None,
+    finish: bool,
     **options: Any,
 ) -> None:
     """Release a fine-tuned model as its difference from a base.
@@ -91,6 +102,11 @@ def command(
     rebuilds every file of TARGET byte for byte, for whoever holds BASE in whatever form.
     The round trip is proved before OUT appears.
 
+    With --engine ray, parts of the work go to the machines of a Ray cluster, and again to
+    others if one is lost. With --shard 1/8 to 8/8, eight processes do a share each, as
+    array jobs of Slurm do, with the same options; then --finish makes OUT appear. The key
+    is read only where OUT appears, never for a share.
+
     \b
     Examples:
       releasekit make-delta --base llama-65b --target my-tune --out my-tune-delta
@@ -99,29 +115,32 @@ def command(
       releasekit make-delta --base my-tune --base-release acme/my-tune-delta@v1.0 \\
           --target my-tune-1.1 --out my-tune-1.1-delta --name my-tune --version 1.1
     """
-    from releasekit import Add, Ulp, make_delta
+    from releasekit import Add, Ulp, finish_make, make_delta, make_share, make_spread
+    from releasekit.parts.engines import pool_of
 
+    share = share_of(engine, shard, finish=finish)
     shell.resume_hint = (
         f"{out} was not made; run the same command to go on, finished tensors are kept in "
         f"{out}.partial"
     )
+    options["licensing"] = licensing_of(options)
+    options["codec"] = Add() if codec == "add" else Ulp()
+    options["shard_nbytes"] = shard_size
+    if share is not None:
+        shell.note_compiling()
+        with shell.progress() as progress:
+            part = make_share(base, target, out, share=share, progress=progress, **options)
+        share_result(shell, part)
+        return
     key = load_key(shell, sign_key, passphrase_file, published=target)
-    licensing = licensing_of(options)
     shell.note_compiling()
-    with shell.progress() as progress:
-        made = make_delta(
-            base,
-            target,
-            out,
-            sign_key=key,
-            licensing=licensing,
-            shard_nbytes=shard_size,
-            exclude=exclude,
-            accept=accept,
-            codec=Add() if codec == "add" else Ulp(),
-            progress=progress,
-            **options,
-        )
+    with ExitStack() as stack:
+        pool = stack.enter_context(pool_of(engine, out))
+        make = finish_make if finish else make_delta
+        if pool is not None and not finish:
+            make = partial(make_spread, pool=pool)
+        progress = stack.enter_context(shell.progress())
+        made = make(base, target, out, sign_key=key, progress=progress, **options)
     warn_of(shell, made)
     shell.result(document_of(made), render.facts(facts_of(made, verbose=shell.verbose)))
 
@@ -148,6 +167,7 @@ def document_of(made: MakeResult) -> dict[str, Any]:
         "kept": made.kept,
         "excluded": list(made.excluded),
         "device": made.device,
+        "workers": worker_document(made.workers),
         "seconds": made.seconds,
     }
 
@@ -174,6 +194,7 @@ def facts_of(made: MakeResult, *, verbose: bool) -> list[tuple[str, str]]:
         pairs.append(("kept", f"{made.kept} tensors of an earlier run"))
     if made.excluded:
         pairs.append(("left out", ", ".join(made.excluded)))
+    pairs += worker_facts(made.workers)
     if verbose:
         pairs.append(("device", made.device))
         pairs += [(op, name) for name, op in made.tensors.items() if op != "delta"]

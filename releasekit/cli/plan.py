@@ -114,8 +114,7 @@ def command(
     With --delta, to rebuild it; with --target, to make it. Only headers are read, here or
     by range on the Hugging Face Hub, so a terabyte is planned in seconds, also from sparse
     files. Every figure is shown with its arithmetic. Rates are those of this machine once
-    --measure was run. make-delta works
-    on one machine so far; more nodes with --target show what sharing its files would give.
+    --measure was run. On several nodes apply-delta and make-delta work with --engine ray.
 
     \b
     Examples:

@@ -13,7 +13,6 @@ from releasekit.cli.exits import EPILOG, exit_code
 from releasekit.cli.shell import (
     Shell,
     common_options,
-    printable,
     recipe_option,
     work_options,
 )
@@ -74,9 +73,8 @@ def command(
         "signature": found.authenticity and signatures.document(found.authenticity),
     }
     faults = [finding for finding in found.findings if finding.fatal]
-    if not shell.json:
-        for fault in faults:
-            click.echo(f"error: {printable(fault.message)}", err=True)
+    for fault in faults:
+        shell.fault(type(fault.error()).__name__, fault.message)
     shell.result(document, render.facts(list(_pairs(shell, found))))
     return exit_code(faults[0].error()) if faults else 0
 

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from releasekit.cli import render
+from releasekit.cli import released
 from releasekit.cli.exits import EPILOG
 from releasekit.cli.shell import Shell, common_options, work_options
-from releasekit.cli.signatures import load_key
-from releasekit.errors import UsageError
+from releasekit.cli.signatures import load_key, refuse_published
+from releasekit.errors import ReleaseKitError, UsageError
 from releasekit.names import shown
 
 if TYPE_CHECKING:
     from releasekit.releasing.draft import Answers
     from releasekit.releasing.file import ReleaseFile
-    from releasekit.releasing.run import ReleaseResult
-    from releasekit.releasing.volume import Needs
-    from releasekit.releasing.watching import StepResult
+    from releasekit.releasing.sweep import Entry
+    from releasekit.releasing.work import Means
     from releasekit.signing.keys import PrivateKey
 
 _FILE = click.Path(path_type=Path)
+_RESUME = "run the same command to go on; steps that are done are kept"
 # Those of `releasing.steps`, which loads numpy: --help and wrong options are sooner.
 _STEPS = ("make", "licenses", "evaluations", "report", "card", "sign", "verify", "publish")
 
 
 @click.command("release", epilog=EPILOG)
-@click.argument("file", type=_FILE, default=Path("release.toml"))
+@click.argument("files", type=_FILE, nargs=-1, metavar="[FILE]...")
 @click.option(
     "--until",
     type=click.Choice(_STEPS),
@@ -48,7 +48,9 @@ _STEPS = ("make", "licenses", "evaluations", "report", "card", "sign", "verify",
 @work_options
 @common_options
 @click.pass_obj
-def command(shell: Shell, /, file: Path, until: str, dry_run: bool, **options: Any) -> None:
+def command(
+    shell: Shell, /, files: tuple[Path, ...], until: str, dry_run: bool, **options: Any
+) -> int:
     """Make a whole release from FILE: from the checkpoint to the Hub.
 
     The steps, in order: make (the delta, or full weights sharded and hashed), licenses,
@@ -57,7 +59,10 @@ def command(shell: Shell, /, file: Path, until: str, dry_run: bool, **options: A
     goes on with the first step that there is something to do for. The same inputs give the
     same bytes. Mistakes that can be known at once are told before anything is made.
 
-    `releasekit init` writes FILE, with all that it may say.
+    `releasekit init` writes FILE, with all that it may say; by default it is release.toml.
+    Of several releases, those on the same base are made side by side, and the base is read
+    once; one that fails does not stop the others. They may be in a FILE each, or in one
+    FILE that says in [[sweep]] what each has of its own.
 
     \b
     Examples:
@@ -65,17 +70,31 @@ def command(shell: Shell, /, file: Path, until: str, dry_run: bool, **options: A
       releasekit release --dry-run
       releasekit release --until verify
       releasekit release
+      releasekit release small.toml large.toml
     """
-    from releasekit.cli.watching import watcher_of
-    from releasekit.releasing.run import plan_release, read, release
-    from releasekit.releasing.wording import telling_fields
+    from releasekit.releasing.sweep import read_entries
     from releasekit.releasing.work import Means
 
-    said = read(file)
+    means = Means(**options)
+    if len(files) <= 1:
+        file = files[0] if files else Path("release.toml")
+        entry = read_entries(file)[0]
+        if entry.number is None:
+            _one(shell, file, entry.file, until, means, dry_run=dry_run)
+            return 0
+    return _several(shell, files or (file,), until, means, dry_run=dry_run)
+
+
+def _one(
+    shell: Shell, file: Path, said: ReleaseFile, until: str, means: Means, *, dry_run: bool
+) -> None:
+    from releasekit.cli.watching import watcher_of
+    from releasekit.releasing.run import plan_release, release
+    from releasekit.releasing.wording import telling_fields
+
     with telling_fields():
         key = _key(shell, file, said)
-    shell.resume_hint = "run the same command to go on; steps that are done are kept"
-    means = Means(**options)
+    shell.resume_hint = _RESUME
     if dry_run:
         result = plan_release(file, key=key, until=until, means=means)
     else:
@@ -85,7 +104,56 @@ def command(shell: Shell, /, file: Path, until: str, dry_run: bool, **options: A
             result = release(file, key=key, until=until, means=means, watcher=watcher)
     for lack in result.needs.lacks() if result.needs is not None else ():
         shell.warn(lack)
-    shell.result(_document(result), list(_lines(result)))
+    shell.result(released.document(result), list(released.lines(result)))
+
+
+def _several(
+    shell: Shell, files: tuple[Path, ...], until: str, means: Means, *, dry_run: bool
+) -> int:
+    from releasekit.cli.watching import watcher_of
+    from releasekit.releasing.several import plan_all, release_all
+
+    keys = _Keys(shell)
+    shell.resume_hint = _RESUME
+    if dry_run:
+        several = plan_all(files, keys=keys, until=until, means=means)
+    else:
+        shell.note_compiling()
+        with ExitStack() as stack:
+            watcher = watcher_of(shell, stack)
+            several = release_all(
+                files, keys=keys, until=until, means=means, watcher=watcher
+            )
+    for lack in (lack for needs in several.needs for lack in needs.lacks()):
+        shell.warn(lack)
+    told = list(released.lines_of_all(several, verbose=shell.verbose))
+    shell.result(released.document_of_all(several), told)
+    for error in released.errors_of_all(several):
+        shell.fault(ReleaseKitError.__name__, error, always=True)
+    return released.code_of_all(several)
+
+
+class _Keys:
+    """Keys that several releases name, each asked for once."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._known: dict[tuple[Path | None, Path | None], PrivateKey | None] = {}
+
+    def __call__(self, entry: Entry) -> PrivateKey | None:
+        """The key that a release names; raises UsageError, also for one in its target."""
+        said, folder = entry.file, entry.path.parent
+        key, secret = (
+            (folder / text).resolve() if text is not None else None
+            for text in (said.sign_key, said.passphrase_file)
+        )
+        try:
+            refuse_published(key, secret, published=folder / said.target)
+            if (key, secret) not in self._known:
+                self._known[key, secret] = _key(self._shell, entry.path, said)
+        except click.UsageError as error:
+            raise UsageError(error.format_message()) from None
+        return self._known[key, secret]
 
 
 def _key(shell: Shell, file: Path, said: ReleaseFile) -> PrivateKey | None:
@@ -100,64 +168,6 @@ def _key(shell: Shell, file: Path, said: ReleaseFile) -> PrivateKey | None:
         folder / secret if secret is not None else None,
         published=folder / said.target,
     )
-
-
-def _document(result: ReleaseResult) -> dict[str, Any]:
-    return {
-        "file": str(result.path),
-        "name": result.file.name,
-        "version": result.file.version,
-        "kind": result.file.kind,
-        "out": str(result.out),
-        "repo": result.file.repo,
-        "steps": [
-            {
-                "step": step.name,
-                "state": step.state.value,
-                "said": step.said,
-                "seconds": round(step.seconds, 3),
-            }
-            for step in result.steps
-        ],
-        **(_needs_document(result.needs) if result.needs is not None else {}),
-    }
-
-
-def _needs_document(needs: Needs) -> dict[str, Any]:
-    """What a release would take, in bytes; null where that is not known."""
-    return {
-        "disk": {"most": needs.most, "while_made": needs.peak, "free": needs.free},
-        "download": {"nbytes": needs.download, "free": needs.cache_free},
-    }
-
-
-def _lines(result: ReleaseResult) -> Iterator[str]:
-    file = result.file
-    yield from render.facts(
-        [("release", f"{file.name} {file.version}, {file.kind}, in {result.out}")]
-    )
-    rows = [(s.name, s.state.value, _took(s), s.said) for s in result.steps]
-    yield from render.table(("step", "state", "time", ""), rows, "llrl")
-    if result.needs is not None:
-        yield from render.facts(list(_taken(result.needs)))
-
-
-def _taken(needs: Needs) -> Iterator[tuple[str, str]]:
-    """What a release would take of the disk, and of the network."""
-    free = f"{render.size(needs.free)} are free"
-    if needs.most is None or needs.peak is None:
-        yield "disk", f"not known before it is downloaded; {free}"
-    else:
-        more = f", {render.size(needs.peak)} while it is made"
-        most = f"at most {render.size(needs.most)}{more if needs.peak > needs.most else ''}"
-        yield "disk", f"{most}; {free}"
-    if needs.download:
-        where = "" if needs.shares_disk else f", where {render.size(needs.cache_free)} are"
-        yield "download", f"{render.size(needs.download)} into {needs.cache}{where}"
-
-
-def _took(step: StepResult) -> str:
-    return f"{step.seconds:.1f} s" if step.seconds else ""
 
 
 @click.command("init", epilog=EPILOG)

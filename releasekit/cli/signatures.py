@@ -124,12 +124,7 @@ def load_key(
 
     Neither may lie in the folder that is to be `published`; UsageError.
     """
-    for secret in (path, passphrase_file):
-        if secret and published and secret.resolve().is_relative_to(published.resolve()):
-            raise click.UsageError(
-                f"{secret}: lies in {published}, and would be published with it; move it "
-                "away"
-            )
+    refuse_published(path, passphrase_file, published=published)
     if path is None:
         if passphrase_file is not None:
             raise click.UsageError("--passphrase-file: there is no key to use it with")
@@ -145,6 +140,16 @@ def load_key(
     if path.is_file() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         shell.warn(f"{path}: others may read this private key; chmod 600 {path}")
     return loaded
+
+
+def refuse_published(*secrets: Path | None, published: Path | None) -> None:
+    """Refuse secrets in the folder that is to be `published`; UsageError."""
+    for secret in secrets:
+        if secret and published and secret.resolve().is_relative_to(published.resolve()):
+            raise click.UsageError(
+                f"{secret}: lies in {published}, and would be published with it; move it "
+                "away"
+            )
 
 
 def ask_passphrase(text: str, *, confirm: bool = False) -> bytes | None:

@@ -98,23 +98,34 @@ def worker_facts(workers: Sequence[WorkerReport]) -> list[tuple[str, str]]:
     ]
 
 
-def share_result(shell: Shell, result: PartResult) -> None:
-    """Say what a share made, and what comes next."""
-    from releasekit.cli import render
+def share_result(shell: Shell, result: PartResult, *, again: bool = False) -> None:
+    """Say what a share made, and what comes next.
 
+    Args:
+        shell: says it.
+        result: what was made.
+        again: the share is to be done once more, since others must come before the rest.
+    """
+    from releasekit.cli import render
+    from releasekit.storage.address import text
+
+    then = "once all shares are done, the same with --finish instead of --shard"
+    if again:
+        then = "once all shares are done, the same shares again: there is more to do then"
     document = {
-        "out": str(result.out),
+        "out": text(result.out),
         "name": result.name,
         "share": str(result.share),
         "parts": list(result.parts),
         "kept": list(result.kept),
+        "again": again,
         "nbytes": result.nbytes,
         "seconds": result.seconds,
     }
     pairs = [
-        ("share", f"{result.share} of {result.name}, for {result.out}"),
+        ("share", f"{result.share} of {result.name}, for {text(result.out)}"),
         ("parts", f"{len(result.parts)}, {render.size(result.nbytes)}"),
-        ("next", "once all shares are done, the same with --finish instead of --shard"),
+        ("next", then),
     ]
     if result.kept:
         pairs.insert(2, ("kept", f"{len(result.kept)} parts of an earlier run"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +12,11 @@ from releasekit.cli import signatures
 from releasekit.cli.exits import EPILOG, EXIT_CODES
 from releasekit.cli.shell import Shell, common_options, printable
 from releasekit.cli.signatures import check_options, policy_of
+from releasekit.cli.spreading import share_of, worker_document, worker_facts
 from releasekit.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from releasekit.verification import Verification
 
 
 @click.command("verify", epilog=EPILOG)
@@ -27,6 +32,20 @@ from releasekit.errors import IntegrityError
     help="Signature of PATH, if it is not PATH/model.sig.",
 )
 @check_options
+@click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    metavar="local|ray[:ADDRESS]",
+    help="Who hashes the files: this process; or a Ray cluster, all of whose machines find "
+    "them under the same path. A file is hashed by one processor.",
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Look only at the I-th of N shares of the files, as an array job does. The result "
+    "is of these files alone.",
+)
 @click.option("--threads", type=click.IntRange(1), help="By default one a processor.")
 @common_options
 @click.pass_obj
@@ -36,6 +55,8 @@ def command(
     path: Path,
     against: Path | None,
     signature: Path | None,
+    engine: str,
+    shard: str | None,
     threads: int | None,
     **options: Any,
 ) -> int:
@@ -48,6 +69,10 @@ def command(
     PATH may be org/name@revision on the Hugging Face Hub: what the cache lacks of it is
     downloaded, and all of it is hashed. A model without a list is held against the Hub's.
 
+    With --engine ray, the machines of a Ray cluster hash a file each. With --shard 1/8 to
+    8/8, eight processes look at a share of the files each, and none of them at the whole:
+    all of them must succeed. Files that are not listed are looked for by the first.
+
     \b
     Examples:
       releasekit verify my-tune-delta
@@ -55,22 +80,40 @@ def command(
       releasekit verify my-tune --against my-tune-delta
       releasekit verify meta-llama/Llama-2-70b-hf
     """
-    from releasekit.verification import Status, verify
+    from releasekit.parts.engines import pool_of
+    from releasekit.verification import verify
 
     shell.resume_hint = "nothing was changed"
-    with shell.progress() as progress:
+    share = share_of(engine, shard, finish=False)
+    with ExitStack() as stack:
+        pool = stack.enter_context(pool_of(engine))
         result = verify(
             path,
             against=against,
             signature=signature,
             policy=policy_of(shell, options),
             threads=threads,
-            progress=progress,
+            pool=pool,
+            share=share,
+            progress=stack.enter_context(shell.progress()),
         )
+    return _show(shell, result)
+
+
+def _show(shell: Shell, result: Verification) -> int:
+    """Say what is found; the exit code."""
+    from releasekit.storage import address
+    from releasekit.verification import Status
+
+    # Nobody is to take a share that is good for the whole.
+    verdict: dict[str, Any] = {"ok": result.ok}
+    if result.share is not None:
+        verdict = {"share": str(result.share), "share_ok": result.faultless}
     document = {
-        "path": str(result.path),
+        "path": address.text(result.path),
         "against": str(result.against),
-        "ok": result.ok,
+        **verdict,
+        "listed": result.listed,
         "signature": signatures.document(result.authenticity),
         "files": [
             {
@@ -81,17 +124,24 @@ def command(
             }
             for file in result.files
         ],
+        "workers": worker_document(result.workers),
     }
     lines = [f"{file.status.value:10}  {printable(file.path)}" for file in result.files]
     counts = ", ".join(f"{result.count(status)} {status.value}" for status in Status)
-    lines += [counts, f"signature: {result.authenticity.text}"]
+    of = ""
+    if result.share is not None:
+        unlisted = result.count(Status.UNEXPECTED)
+        looked = f"{len(result.files) - unlisted} of {result.listed} listed files"
+        of = f"share {result.share}: "
+        lines.append(f"{of}{looked} were looked at, and none of the others")
+    lines += [f"{of}{counts}", f"signature: {result.authenticity.text}"]
+    lines += [f"{label}: {text}" for label, text in worker_facts(result.workers)]
     shell.result(document, lines)
-    if result.ok:
+    if result.faultless:
         return 0
-    if not shell.json:
-        click.echo(
-            f"error: {result.path}: {counts}, compared with {result.against}: download or "
-            "rebuild what is wrong or missing, remove what is unexpected",
-            err=True,
-        )
+    shell.fault(
+        IntegrityError.__name__,
+        f"{address.text(result.path)}: {of}{counts}, compared with {result.against}: "
+        "download or rebuild what is wrong or missing, remove what is unexpected",
+    )
     return EXIT_CODES[IntegrityError]

@@ -1,4 +1,4 @@
-"""Encode one target file after another against the base, in one streaming pass.
+"""Encode tensors of a target against the base, in one streaming pass.
 
 The pass reads each tensor of base and target once, and takes from it all that the release
 needs: frames, the digests of both tensors, the file's digest, and how much was unchanged.
@@ -10,30 +10,29 @@ hashed. Plain differences, where the codec has them, are written on the way, eac
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from releasekit.checkpoint import Checkpoint, LaidOut, LaidOutFile
-from releasekit.checkpoint.hashing import hash_from, hash_tensors
+from releasekit.checkpoint import Checkpoint
+from releasekit.checkpoint.hashing import Digesting, hash_from
 from releasekit.codec import Ulp, ulp
 from releasekit.codec.chunks import Chunking
 from releasekit.codec.kernels import as_words
-from releasekit.delta.journal import Coded, Journal
+from releasekit.delta.journal import Coded
+from releasekit.delta.payloads import Payloads
 from releasekit.delta.plain import CHUNKS, PlainFile
 from releasekit.delta.plan import choose_op
 from releasekit.delta.predict import Predictor
-from releasekit.delta.shards import ShardWriter
-from releasekit.digest import blake3, sha256
+from releasekit.digest import Hash, blake3
 from releasekit.errors import IntegrityError
-from releasekit.manifest import FileEntry, WeightEntry
 from releasekit.names import shown
-from releasekit.operations import BaseTensor, Op, Operation
-from releasekit.output import OutputFolder
+from releasekit.operations import Op
 from releasekit.pipeline import Buffers, Workers
-from releasekit.progress import ProgressCallback, Stage
+from releasekit.progress import Stage
 from releasekit.resources import Need
 from releasekit.tensors import TensorSpec
 
@@ -46,6 +45,7 @@ class _Job:
     op: Op
     predictor: Predictor
     known: Coded | None
+    plain: PlainFile | None
 
     @property
     def chunking(self) -> Chunking:
@@ -73,99 +73,92 @@ class StaleJournalError(Exception):
 
 
 class Encoder:
-    """Codes a target; `operations` and `base` fill up as it goes.
-
-    Attributes:
-        operations: each finished target tensor's operation.
-        base: digests of the base's tensors that were read on the way.
-        payloads: BLAKE3 of each payload.
-        plain: the files of plain differences, if the codec has them.
-        kept: number of tensors that an earlier run had coded.
-        unchanged: number of words that equal the base's prediction.
-        words: number of words that have a base.
-    """
+    """Codes tensors of a target."""
 
     def __init__(
         self,
         base: Checkpoint,
-        target: LaidOut,
-        aliases: dict[str, str],
+        target: Checkpoint,
+        aliases: Mapping[str, str],
         codec: Ulp,
-        shards: ShardWriter,
-        journal: Journal,
-        folder: OutputFolder,
+        payloads: Payloads,
+        known: Mapping[str, Coded],
         combine: ulp.Combine = ulp.combine,
     ) -> None:
-        self.operations: dict[str, Operation] = {}
-        self.base: dict[str, BaseTensor] = {}
-        self.payloads: dict[str, str] = {}
-        self.plain: list[FileEntry] = []
-        self.kept = 0
-        self.unchanged = 0
-        self.words = 0
+        """Prepare.
+
+        Args:
+            base: the base.
+            target: what is released.
+            aliases: target tensors whose bytes another one has.
+            codec: how to code.
+            payloads: where payloads go.
+            known: what an earlier run had coded, by name: this is read and hashed alone.
+            combine: adds residuals, for proof.
+        """
         self._base = base
         self._target = target
         self._aliases = aliases
         self._codec = codec
-        self._shards = shards
-        self._journal = journal
-        self._folder = folder
+        self._payloads = payloads
+        self._known = known
         self._combine = combine
-        self._plain: PlainFile | None = None
 
-    def file(
-        self, file: LaidOutFile, workers: Workers, buffers: Buffers, stage: Stage
-    ) -> WeightEntry:
-        """Code all tensors of one target file."""
-        with ExitStack() as stack:
-            self._plain = None
-            if self._codec.plain:
-                self._plain = stack.enter_context(PlainFile(self._folder, file))
-            entry = self._file(file, workers, buffers, stage)
-            if self._plain is not None:
-                self.plain.append(self._plain.finish())
-        return entry
+    def tensors(
+        self,
+        specs: Iterable[TensorSpec],
+        hasher: Hash,
+        workers: Workers,
+        buffers: Buffers,
+        stage: Stage,
+        plain: PlainFile | None = None,
+    ) -> Generator[Coded]:
+        """Code tensors; yields each once it is finished, its payload being on file.
 
-    def _file(
-        self, file: LaidOutFile, workers: Workers, buffers: Buffers, stage: Stage
-    ) -> WeightEntry:
-        jobs = [self._job(placed.spec) for placed in file.layout.tensors]
+        Args:
+            specs: the tensors, in the order of their file.
+            hasher: takes in their bytes.
+            workers: do it.
+            buffers: lend memory for chunks.
+            stage: is told of the target's bytes that are done.
+            plain: takes the tensors' plain differences, if the codec has any.
+
+        Raises:
+            StaleJournalError: if a tensor that is known is not what it was.
+            IntegrityError: if what was coded decodes to something else.
+        """
+        jobs = [self._job(spec, plain) for spec in specs]
         items = ((job, index) for job in jobs for index in range(job.chunking.count))
-        hasher = sha256(file.layout.prefix)
-        with closing(workers.in_order(self._code, items, buffers)) as coded:
+        with closing(workers.in_order(self._code, items, buffers)) as chunks:
             for job in jobs:
                 target, base, unchanged = blake3(), blake3(), 0
                 if job.coded:
-                    self._shards.begin(job.spec.name)
+                    self._payloads.begin(job.spec.name)
                 for _ in range(job.chunking.count):
-                    _, chunk = next(coded)
+                    _, chunk = next(chunks)
                     hasher.update(chunk.target.data)
                     target.update(chunk.target.data)
-                    base.update(chunk.base.data)
-                    if self._plain is not None:
-                        self._plain.consume(chunk.difference)
+                    if not isinstance(self._base, Digesting):
+                        base.update(chunk.base.data)
+                    if plain is not None:
+                        plain.consume(chunk.difference)
                     if job.coded:
-                        self._shards.add(chunk.frame)
+                        self._payloads.add(chunk.frame)
                         unchanged += chunk.unchanged
                     stage.advance(chunk.target.size)
-                self._finish(
+                yield self._finish(
                     job, target.hexdigest(), self._base_digest(job, base), unchanged
                 )
-        return WeightEntry(
-            file=FileEntry(
-                path=file.name, size=file.layout.file_size, sha256=hasher.hexdigest()
-            ),
-            layout=file.layout,
-        )
 
-    def _job(self, spec: TensorSpec) -> _Job:
+    def _job(self, spec: TensorSpec, plain: PlainFile | None) -> _Job:
         source = self._base.specs.get(spec.name)
         op = Op.ALIAS if spec.name in self._aliases else choose_op(source, spec)
         return _Job(
             spec=spec,
             op=op,
             predictor=_predictor(self._base, spec, op, self._codec),
-            known=self._journal.tensors.get(spec.name),
+            known=self._known.get(spec.name),
+            plain=plain,
         )
 
     def _code(self, item: tuple[_Job, int], buffer: NDArray[np.uint8]) -> _Chunk:
@@ -175,7 +168,7 @@ class Encoder:
         target, predicted, proof = (buffer[i * chunk :][:nbytes] for i in range(3))
         self._target.read(job.spec.name, start, target)
         difference = target[:0]
-        if self._plain is None:
+        if job.plain is None:
             base = job.predictor.read(index, predicted, buffer[3 * chunk :])
         else:
             raw, space = buffer[3 * chunk :][:nbytes], buffer[4 * chunk :]
@@ -183,7 +176,7 @@ class Encoder:
             predicted[:] = raw
             source = job.predictor.source
             other = source is not None and source.dtype is not job.spec.dtype
-            difference = self._plain.predict(
+            difference = job.plain.predict(
                 *(job.spec, start, target, predicted, space),
                 raw=(base, source.dtype) if source and other else None,
             )
@@ -218,39 +211,26 @@ class Encoder:
         source = job.predictor.source
         if source is None:
             return None
+        if isinstance(self._base, Digesting):
+            return self._base.digest(source.name)
         hash_from(hasher, self._base, source.name, job.predictor.shared_nbytes)
         digest: str = hasher.hexdigest()
-        self.base[source.name] = BaseTensor(spec=source, digest=digest)
         return digest
 
-    def _finish(self, job: _Job, digest: str, base: str | None, unchanged: int) -> None:
-        """Settle a tensor's operation, and keep its payload if it has one."""
-        coded = job.known
-        if coded is None:
-            same = base == digest and job.predictor.source == job.spec
-            coded = self._coded(job, Op.SAME if same else job.op, digest, base, unchanged)
-            self._journal.add_tensor(coded)
-        elif (coded.digest, coded.base) != (digest, base):
-            raise StaleJournalError(job.spec.name)
-        elif coded.payload is not None:
-            self._shards.keep(coded)
-        if coded.payload is not None:
-            self.payloads[coded.name] = coded.payload
-        self.kept += job.known is not None
-        self.unchanged += coded.unchanged
-        self.words += coded.words
-        self.operations[coded.name] = Operation(
-            op=coded.op, digest=digest, of=self._aliases.get(coded.name)
-        )
-
-    def _coded(
-        self, job: _Job, op: Op, digest: str, base: str | None, unchanged: int
-    ) -> Coded:
+    def _finish(self, job: _Job, digest: str, base: str | None, unchanged: int) -> Coded:
+        """Settle a tensor's operation, and end its payload if it has one."""
+        known = job.known
+        if known is not None:
+            if (known.digest, known.base) != (digest, base):
+                raise StaleJournalError(job.spec.name)
+            return known
+        same = base == digest and job.predictor.source == job.spec
+        op = Op.SAME if same else job.op
         nbytes, payload = 0, None
         if op.has_payload:
-            nbytes, payload = self._shards.end()
+            nbytes, payload = self._payloads.end()
         elif job.coded:
-            self._shards.drop()
+            self._payloads.drop()
         predicted = job.predictor.source is not None
         return Coded(
             name=job.spec.name,
@@ -273,10 +253,10 @@ def _predictor(base: Checkpoint, spec: TensorSpec, op: Op, codec: Ulp) -> Predic
     )
 
 
-def need(base: Checkpoint, target: Checkpoint, codec: Ulp) -> Need:
-    """Memory that the largest chunk of a target needs."""
+def need(base: Checkpoint, specs: Iterable[TensorSpec], codec: Ulp) -> Need:
+    """Memory that the largest chunk of some tensors of a target needs."""
     found = Need(buffer=0, scratch=0)
-    for spec in target.specs.values():
+    for spec in specs:
         op = choose_op(base.specs.get(spec.name), spec)
         predictor = _predictor(base, spec, op, codec)
         chunk, word = predictor.chunking.chunk_nbytes, predictor.chunking.word
@@ -288,19 +268,3 @@ def need(base: Checkpoint, target: Checkpoint, codec: Ulp) -> Need:
             scratch=2 * chunk + ulp.encode_nbytes(words, word),
         )
     return found
-
-
-def hash_base(
-    base: Checkpoint,
-    names: list[str],
-    workers: Workers,
-    progress: ProgressCallback | None,
-) -> dict[str, BaseTensor]:
-    """Digests of base tensors that no operation reads, for the base's identity."""
-    if not names:
-        return {}
-    stage = Stage(progress, "hash base", sum(base.specs[name].nbytes for name in names))
-    return {
-        name: BaseTensor(spec=base.specs[name], digest=digest)
-        for name, digest in hash_tensors(base, names, workers, stage)
-    }

@@ -50,6 +50,25 @@ class Coded:
     unchanged: int
     words: int
 
+    def to_json(self) -> dict[str, object]:
+        """As a line has it."""
+        fields = asdict(self) | {"op": self.op.value}
+        return {key: value for key, value in fields.items() if value is not None}
+
+
+def read_coded(record: Record) -> Coded:
+    """The inverse of `Coded.to_json`; FormatError if it is none."""
+    return Coded(
+        name=record.text("name"),
+        op=Op(record.choice("op", [op.value for op in Op])),
+        digest=record.hex_digest("digest"),
+        base=record.hex_digest("base") if record.has("base") else None,
+        nbytes=record.integer("nbytes"),
+        payload=record.hex_digest("payload") if record.has("payload") else None,
+        unchanged=record.integer("unchanged"),
+        words=record.integer("words"),
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
@@ -71,7 +90,7 @@ class Journal:
         self.tensors: dict[str, Coded] = {}
         self.shards: dict[str, Shard] = {}
         self._folder = folder
-        path = folder.partial / _NAME
+        path = folder.kept(_NAME)
         if folder.reused and path.is_file() and not path.is_symlink():
             self._unname_shards()
             self._read(path.read_bytes())
@@ -85,7 +104,7 @@ class Journal:
 
     def add_tensor(self, tensor: Coded) -> None:
         """Note that a tensor is finished; its payload must be on file by now."""
-        self._write(_line("tensor", asdict(tensor) | {"op": tensor.op.value}))
+        self._write(_line("tensor", tensor.to_json()))
 
     def add_shard(self, shard: Shard) -> None:
         """Note that a shard is finished and on disk."""
@@ -104,7 +123,7 @@ class Journal:
             try:
                 record = Record(strictjson.loads(line, f"{_NAME}: {number}"), _NAME)
                 if record.has("tensor"):
-                    tensor = _tensor(record.record("tensor"))
+                    tensor = read_coded(record.record("tensor"))
                     self.tensors[tensor.name] = tensor
                 else:
                     shard = _shard(record.record("shard"))
@@ -133,16 +152,12 @@ class Journal:
         }
 
     def _has_payload(self, tensor: Coded) -> bool:
-        path = self.payload_path(tensor.name)
+        path = self._folder.kept(payload_name(tensor.name))
         return (
             path.is_file()
             and path.stat().st_size == tensor.nbytes
             and hash_file(path, blake3) == tensor.payload
         )
-
-    def payload_path(self, name: str) -> Path:
-        """Where the payload of a tensor waits for its shard."""
-        return self._folder.partial / payload_name(name)
 
 
 def shard_name(number: str) -> str:
@@ -164,21 +179,7 @@ def _is(path: Path, entry: FileEntry) -> bool:
 
 
 def _line(kind: str, fields: dict[str, object]) -> bytes:
-    present = {key: value for key, value in fields.items() if value is not None}
-    return json.dumps({kind: present}).encode() + b"\n"
-
-
-def _tensor(record: Record) -> Coded:
-    return Coded(
-        name=record.text("name"),
-        op=Op(record.choice("op", [op.value for op in Op])),
-        digest=record.hex_digest("digest"),
-        base=record.hex_digest("base") if record.has("base") else None,
-        nbytes=record.integer("nbytes"),
-        payload=record.hex_digest("payload") if record.has("payload") else None,
-        unchanged=record.integer("unchanged"),
-        words=record.integer("words"),
-    )
+    return json.dumps({kind: fields}).encode() + b"\n"
 
 
 def _shard(record: Record) -> Shard:

@@ -11,98 +11,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
-from releasekit.checkpoint import Checkpoint, LaidOut, open_found
-from releasekit.checkpoint.discover import find
-from releasekit.checkpoint.locate import locate
-from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
+from releasekit.checkpoint import Checkpoint, LaidOut
 from releasekit.codec import Ulp
-from releasekit.delta.accept import accept_bases, check_accepted
-from releasekit.delta.encode import StaleJournalError, need
-from releasekit.delta.maker import Maker, write_small_files
-from releasekit.delta.notary import TARGET, Label, Notary, Source
-from releasekit.delta.plain import refuse_names
+from releasekit.delta.encode import StaleJournalError
+from releasekit.delta.made import MakeResult as MakeResult
+from releasekit.delta.notary import Label, Notary
+from releasekit.delta.order import Order
 from releasekit.delta.predecessor import BaseRelease
-from releasekit.delta.source import list_target
-from releasekit.device.choose import AUTO, engines, explain
-from releasekit.errors import UsageError
-from releasekit.findings import RuleFinding
-from releasekit.license_files import read_chain
-from releasekit.licensing.drawing import papers_of
-from releasekit.licensing.papers import Papers, check_own_chain, findings_of
+from releasekit.delta.request import Request
+from releasekit.delta.seats import Seat
+from releasekit.delta.shards import DEFAULT_SHARD_NBYTES as DEFAULT_SHARD_NBYTES
+from releasekit.device.choose import AUTO, engines
+from releasekit.licensing.papers import Papers
 from releasekit.licensing.terms import NO_LICENSE, Licensing
-from releasekit.names import refuse_clashes
-from releasekit.operations import count_operations
 from releasekit.output import OutputFolder, require_space
 from releasekit.progress import ProgressCallback
-from releasekit.resources import DEFAULT_MAX_MEMORY, share_out
+from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.signing.keys import PrivateKey
 from releasekit.versions import FIRST
-
-#: Size at which a payload shard is closed, in bytes: what one failed upload may cost.
-DEFAULT_SHARD_NBYTES: Final = 2_000_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MakeResult:
-    """What was released.
-
-    Attributes:
-        out: the release folder.
-        name: the release's name.
-        version: its version.
-        publisher: whose it says to be; None if it does not.
-        key: fingerprint of the key that signed it; None if none did.
-        licenses: ids of its licences: its own, the rebuilt model's, the bases'.
-        findings: what speaks against publishing it under them.
-        codec: the codec's identifier.
-        base_identity: identity of the base.
-        target_identity: identity of the target.
-        accepted: identities of other bases that serve as well.
-        tensors: operation of each tensor by name; `dropped` for the base's that the
-            target lacks.
-        full_nbytes: size of the target's files.
-        published_nbytes: size of the release's files.
-        unchanged: share of elements with a base that equal their prediction, 0 to 1: the
-            base, or its sum with the plain difference; None if there are none.
-        kept: number of tensors that an earlier, interrupted run had coded.
-        excluded: files of the target that were left out.
-        device: what proved the chunks, and why.
-        seconds: time it took.
-    """
-
-    out: Path
-    name: str
-    version: str
-    publisher: str | None
-    key: str | None
-    licenses: tuple[str, ...]
-    findings: tuple[RuleFinding, ...]
-    codec: str
-    base_identity: str
-    target_identity: str
-    accepted: tuple[str, ...]
-    tensors: dict[str, str]
-    full_nbytes: int
-    published_nbytes: int
-    unchanged: float | None
-    kept: int
-    excluded: tuple[str, ...]
-    device: str
-    seconds: float
-
-    @property
-    def operations(self) -> dict[str, int]:
-        """Number of tensors by operation, 0 included."""
-        return count_operations(self.tensors.values())
-
-    @property
-    def ratio(self) -> float:
-        """Published size divided by full size."""
-        return self.published_nbytes / self.full_nbytes if self.full_nbytes else 1.0
 
 
 def make_delta(
@@ -126,6 +55,7 @@ def make_delta(
     threads: int | None = None,
     max_memory: int = DEFAULT_MAX_MEMORY,
     progress: ProgressCallback | None = None,
+    seat: Seat | None = None,
 ) -> MakeResult:
     """Release `target` as a delta on `base`, in a new folder `out`.
 
@@ -157,6 +87,8 @@ def make_delta(
         threads: worker threads; by default one a processor.
         max_memory: bytes of host memory to use at most; fewer threads are used if need be.
         progress: called with the state of each stage.
+        seat: this one's place at `base`, if others are made on it at the same time; see
+            `delta.seats`.
 
     Raises:
         UsageError: if a path is wrong, `out` exists, the target holds weights that belong
@@ -168,54 +100,32 @@ def make_delta(
         OSError: if the system fails.
     """
     started = time.monotonic()
-    given = base
-    before = BaseRelease.find(base_release, progress) if base_release is not None else None
-    base, target = locate(base, progress), Path(target)
-    listed = list_target(target, exclude)
-    root, found = listed.found.root, find(base)
-    codec = codec or Ulp()
-    label = Label(name=name or _default_name(target), version=version, publisher=publisher)
-    label.check()
-    notary = Notary.of(
-        sources=(
-            Source.of("base", given, found),
-            Source(role=TARGET, root=root, files=(*listed.found.files, *listed.others)),
-        ),
-        parameters={
-            "command": "make-delta",
-            "codec": codec.to_json(),
-            "shard_nbytes": shard_nbytes,
-            "exclude": list(exclude),
-            **licensing.parameters,
-            **({"base_release": before.said.title} if before else {}),
-        },
-        key=sign_key,
+    request = Request(
+        base=base,
+        target=target,
+        out=out,
+        name=name,
+        version=version,
+        publisher=publisher,
+        sign_key=sign_key,
         succession=succession,
+        licensing=licensing,
+        shard_nbytes=shard_nbytes,
+        exclude=exclude,
+        accept=accept,
+        base_release=base_release,
+        codec=codec,
+        force=force,
+        device=device,
+        threads=threads,
+        max_memory=max_memory,
+        progress=progress,
+        seat=seat,
     )
-    with (
-        SafetensorsCheckpoint.open(listed.found) as target_checkpoint,
-        open_found(found) as base_checkpoint,
-    ):
-        made = make_release(
-            base_checkpoint,
-            target_checkpoint,
-            {path: root / path for path in listed.others},
-            Path(out),
-            label=label,
-            notary=notary,
-            papers=_papers(licensing, label.name, given, base, before),
-            before=before,
-            inputs=(base, target),
-            accept=accept,
-            shard_nbytes=shard_nbytes,
-            codec=codec,
-            force=force,
-            device=device,
-            threads=threads,
-            max_memory=max_memory,
-            progress=progress,
-        )
-    return replace(made, excluded=listed.excluded, seconds=time.monotonic() - started)
+    with request.opened(engines(device)[0]) as opened:
+        order, paths = opened.order, opened.paths
+        made = _make(order, Path(out), paths, started, force=force, device=device)
+    return replace(made, excluded=opened.excluded)
 
 
 def make_release(
@@ -246,94 +156,57 @@ def make_release(
     touch; and `before`: the release that rebuilds the base.
     """
     started = time.monotonic()
-    label.check()
-    if shard_nbytes < 1:
-        raise UsageError(f"shard size: expected at least 1 byte, found {shard_nbytes}")
-    if not target.specs:
-        raise UsageError(f"{target.subject}: holds no tensors; there is nothing to release")
-    if codec.plain:
-        refuse_names(target.files, target.subject)
-    check_own_chain(others, target.subject)
-    if papers is not None:
-        others = {**others, **papers.rebuilt(others)}
-        refuse_clashes([*(file.name for file in target.files), *others], target.subject)
-    others_to_accept = [locate(path, progress) for path in accept]
-    check_accepted(base, target, others_to_accept)
-    if before is not None:
-        before.check(base)
-    engine = engines(device)[0]
-    maker = Maker(
-        base=base,
-        target=target,
-        others=others,
+    order = Order.of(
+        base,
+        target,
+        others,
         label=label,
         notary=notary,
-        codec=codec,
+        papers=papers,
+        before=before,
+        accept=accept,
         shard_nbytes=shard_nbytes,
-        engine=engine,
-        resources=share_out(
-            need(base, target, codec),
-            threads=threads,
-            max_memory=max_memory,
-            extra=engine.host_nbytes,
-        ),
+        codec=codec,
+        engine=engines(device)[0],
+        threads=threads,
+        max_memory=max_memory,
         progress=progress,
     )
+    return _make(order, out, inputs, started, force=force, device=device)
+
+
+def _make(
+    order: Order,
+    out: Path,
+    inputs: Sequence[Path],
+    started: float,
+    *,
+    force: bool,
+    device: str,
+) -> MakeResult:
+    """Make what was asked for, in this process."""
+    maker = order.maker
     with OutputFolder(out, key=maker.key(), force=force, inputs=inputs) as folder:
         require_space(folder.partial, maker.space(folder), folder.used_nbytes())
         try:
-            manifest, encoder = maker.encode(folder)
+            content = maker.encode(folder)
         except StaleJournalError:
             folder.restart()
-            manifest, encoder = maker.encode(folder)
-        manifest = accept_bases(manifest, others_to_accept, threads, progress)
-        if before is not None:
-            manifest = before.record(manifest, base.subject)
-        materials = notary.materials(manifest, threads, progress)
-        published = write_small_files(
-            folder, manifest, notary, materials, papers.published() if papers else {}
+            content = maker.encode(folder)
+        manifest, published = order.complete(
+            folder,
+            content,
+            lambda manifest: maker.notary.materials(
+                manifest, order.threads, maker.progress
+            ),
         )
-        maker.read_back(folder, manifest, encoder.payloads)
+        maker.read_back(folder, manifest, content.payloads)
         folder.commit()
-    operations = {name: made.op.value for name, made in manifest.operations.items()}
-    return MakeResult(
-        out=out,
-        name=manifest.name,
-        version=manifest.version,
-        publisher=manifest.publisher,
-        key=notary.key.public.fingerprint if notary.key else None,
-        licenses=tuple(grant.id for grant in papers.chain.distinct) if papers else (),
-        findings=findings_of(papers, manifest.name),
-        codec=codec.id,
-        base_identity=manifest.base_identity,
-        target_identity=manifest.target_identity,
-        accepted=manifest.accepted,
-        tensors=operations | dict.fromkeys(manifest.dropped, "dropped"),
-        full_nbytes=manifest.rebuilt_nbytes,
-        published_nbytes=published,
-        unchanged=encoder.unchanged / encoder.words if encoder.words else None,
-        kept=encoder.kept,
-        excluded=(),
-        device=explain(device),
+    return order.result(
+        out,
+        manifest,
+        content,
+        published=published,
+        device=device,
         seconds=time.monotonic() - started,
     )
-
-
-def _papers(
-    licensing: Licensing,
-    name: str,
-    given: str | Path,
-    base: Path,
-    before: BaseRelease | None,
-) -> Papers | None:
-    """The licences: what the base says of its own, or the release that rebuilds it."""
-    if before is not None:
-        beside = base if base.is_dir() else base.parent
-        if read_chain(beside) is None and read_chain(before.rebuilt) is not None:
-            return papers_of(licensing, name, before.said.name, before.rebuilt)
-    return papers_of(licensing, name, given, base)
-
-
-def _default_name(target: Path) -> str:
-    resolved = target.resolve()
-    return resolved.name if resolved.is_dir() else resolved.name.partition(".")[0]

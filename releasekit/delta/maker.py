@@ -1,45 +1,34 @@
-"""Puts a release together: payloads, manifest, and the small files around them."""
+"""Codes a release's tensors, and puts its manifest together, in this process alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from releasekit import sums
 from releasekit.checkpoint import Checkpoint, LaidOut
+from releasekit.checkpoint.hashing import hash_tensors
 from releasekit.codec import Ulp
-from releasekit.delta.encode import Encoder, hash_base
+from releasekit.delta.content import Content
+from releasekit.delta.encode import Encoder
 from releasekit.delta.journal import Journal
-from releasekit.delta.notary import Label, Notary, seal
-from releasekit.delta.plain import plain_layout
+from releasekit.delta.notary import Label, Notary
+from releasekit.delta.plain import PlainFile, plain_layout
 from releasekit.delta.plan import find_aliases
 from releasekit.delta.release import Release
-from releasekit.delta.shards import ShardWriter
+from releasekit.delta.shards import ShardWriter, not_read_back
 from releasekit.device.choose import Engine
-from releasekit.digest import sha256_hex
-from releasekit.errors import IntegrityError
+from releasekit.digest import sha256, sha256_hex
 from releasekit.hashing import hash_files
-from releasekit.manifest import (
-    LOADER_STOP,
-    MANIFEST,
-    PROVENANCE,
-    REBUILT_SUMS,
-    RESERVED,
-    TARGET_FOLDER,
-    FileEntry,
-    Manifest,
-)
-from releasekit.names import folded, shown
+from releasekit.manifest import TARGET_FOLDER, FileEntry, Manifest
+from releasekit.names import shown
 from releasekit.output import OutputFolder
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage
-from releasekit.provenance import Material
 from releasekit.resources import Resources
-from releasekit.signing.statement import GIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,49 +86,75 @@ class Maker:
     def _target_nbytes(self) -> int:
         return sum(file.layout.file_size for file in self.target.files)
 
-    def encode(self, folder: OutputFolder) -> tuple[Manifest, Encoder]:
-        """Write shards and verbatim files."""
+    def encode(self, folder: OutputFolder) -> Content:
+        """Write the shards, and take digests of all tensors.
+
+        Raises:
+            StaleJournalError: if an earlier run had coded what has changed since.
+        """
         with (
             closing(Journal(folder)) as journal,
             ShardWriter(folder, self.shard_nbytes, journal) as shards,
+            Workers(self.resources.threads) as workers,
         ):
-            # A plain difference stands for each tensor, so none may lean on another.
-            aliases = {} if self.codec.plain else find_aliases(self.base, self.target)
+            content = Content(base=self.base, aliases=self.find_aliases(workers))
             encoder = Encoder(
-                self.base,
-                self.target,
-                aliases,
-                self.codec,
-                shards,
-                journal,
-                folder,
-                self.engine.combine,
+                *(self.base, self.target, content.aliases, self.codec),
+                *(shards, journal.tensors, self.engine.combine),
             )
             buffers = self.resources.buffers(self.engine.allocate)
             total = sum(spec.nbytes for spec in self.target.specs.values())
             stage = Stage(self.progress, "encode", total)
-            with Workers(self.resources.threads) as workers:
-                weights = tuple(
-                    encoder.file(file, workers, buffers, stage)
-                    for file in self.target.files
-                )
-                entries = shards.close()
-                unread = [name for name in self.base.specs if name not in encoder.base]
-                base = encoder.base | hash_base(self.base, unread, workers, self.progress)
-        manifest = Manifest(
+            for file in self.target.files:
+                hasher = sha256(file.layout.prefix)
+                with ExitStack() as stack:
+                    plain = None
+                    if self.codec.plain:
+                        plain = stack.enter_context(PlainFile(folder, file))
+                    specs = [placed.spec for placed in file.layout.tensors]
+                    made = encoder.tensors(specs, hasher, workers, buffers, stage, plain)
+                    for coded in stack.enter_context(closing(made)):
+                        kept = coded.name in journal.tensors
+                        if not kept:
+                            journal.add_tensor(coded)
+                        if coded.payload is not None:
+                            shards.put(coded)
+                        content.take(coded, kept=kept)
+                    if plain is not None:
+                        content.plain.append(plain.finish())
+                content.close(file, hasher.hexdigest())
+            content.shards = shards.close()
+            content.digests |= self._hash_base(content.unread, workers)
+        return content
+
+    def find_aliases(self, workers: Workers) -> dict[str, str]:
+        """Target tensors whose bytes another one has: alias to source."""
+        # A plain difference stands for each tensor, so none may lean on another.
+        return {} if self.codec.plain else find_aliases(self.base, self.target, workers)
+
+    def _hash_base(self, names: list[str], workers: Workers) -> dict[str, str]:
+        """Digests of base tensors that no operation reads, for the base's identity."""
+        if not names:
+            return {}
+        total = sum(self.base.specs[name].nbytes for name in names)
+        stage = Stage(self.progress, "hash base", total)
+        return dict(hash_tensors(self.base, names, workers, stage))
+
+    def manifest(self, folder: OutputFolder, content: Content) -> Manifest:
+        """What the release says; keeps the target's other files in it, verbatim."""
+        return Manifest(
             name=self.label.name,
             version=self.label.version,
             publisher=self.label.publisher,
             made_with=_made_with(),
             codec=self.codec,
-            base={tensor: base[tensor] for tensor in sorted(base)},
-            weights=weights,
+            base=content.base_tensors(),
+            weights=tuple(content.weights),
             files=tuple(_keep(folder, *other) for other in self.others.items()),
-            operations=encoder.operations,
-            shards=entries,
-            plain=tuple(encoder.plain),
+            operations=content.operations,
+            shards=content.shards,
+            plain=tuple(content.plain),
         )
-        return manifest, encoder
 
     def read_back(
         self, folder: OutputFolder, manifest: Manifest, payloads: Mapping[str, str]
@@ -157,19 +172,12 @@ class Maker:
         ):
             for name, found in release.hash_payloads(payloads, workers, self.progress):
                 if found != payloads[name]:
-                    raise _not_read_back(folder, f"payload {shown(name)}")
+                    raise not_read_back(folder, f"payload {shown(name)}")
             if plain:
                 stage = Stage(self.progress, "read back differences", sizes)
                 for name, found in hash_files(folder.path(""), plain, workers, stage):
                     if found != plain[name]:
-                        raise _not_read_back(folder, shown(name))
-
-
-def _not_read_back(folder: OutputFolder, what: str) -> IntegrityError:
-    return IntegrityError(
-        f"{folder.partial}: {what}: reads back as something else than was written: the "
-        "disk fails; choose an --out on another"
-    )
+                        raise not_read_back(folder, shown(name))
 
 
 def _made_with() -> str:
@@ -184,68 +192,3 @@ def _keep(folder: OutputFolder, path: str, content: Path | bytes) -> FileEntry:
         return FileEntry(path=path, size=len(content), sha256=sha256_hex(content))
     size, digest = folder.copy(content, name)
     return FileEntry(path=path, size=size, sha256=digest)
-
-
-def write_small_files(
-    folder: OutputFolder,
-    manifest: Manifest,
-    notary: Notary,
-    materials: list[Material],
-    papers: Mapping[str, bytes],
-) -> int:
-    """Write all but shards and verbatim files; returns the size of the whole release.
-
-    `papers` are files for its licences, the bytes of each by its path.
-    """
-    rebuilt = {path: entry.sha256 for path, entry in manifest.rebuilt.items()}
-    small = {MANIFEST: manifest.pack(), REBUILT_SUMS: sums.format_sums(rebuilt), **papers}
-    digests = {path: entry.sha256 for path, entry in manifest.stored.items()}
-    if manifest.codec.plain:
-        digests |= _stand_in(folder, manifest, papers)
-    if LOADER_STOP not in digests:
-        small[LOADER_STOP] = _loader_stop(manifest)
-    digests |= {name: sha256_hex(data) for name, data in small.items()}
-    small[PROVENANCE] = notary.provenance(manifest, materials, digests)
-    digests[PROVENANCE] = sha256_hex(small[PROVENANCE])
-    small |= seal(manifest, digests, notary.key, notary.succession)
-    for name, data in small.items():
-        folder.write(name, data)
-    names = {*digests, *small}
-    folder.keep_only(names)
-    return sum(folder.path(name).stat().st_size for name in names)
-
-
-def _stand_in(
-    folder: OutputFolder, manifest: Manifest, papers: Mapping[str, bytes]
-) -> dict[str, str]:
-    """Put the target's config and tokenizer beside plain differences.
-
-    Tools that add them load the folder as if it were a model. Its licences are in `papers`.
-
-    Returns:
-        The SHA-256 of each file by its path.
-    """
-    own = {*RESERVED, *manifest.stored} - {LOADER_STOP}
-    # Git's own files are for the repository that the target was in.
-    taken = {folded(name) for name in (*own, *papers, *GIT)}
-    placed = {}
-    for entry in manifest.files:
-        first = entry.path.partition("/")[0]
-        if not {folded(entry.path), folded(first)} & taken:
-            source = folder.path(f"{TARGET_FOLDER}/{entry.path}")
-            placed[entry.path] = folder.copy(source, entry.path)[1]
-    return placed
-
-
-def _loader_stop(manifest: Manifest) -> bytes:
-    """A config that stops model libraries, and tells whoever opens it what to do."""
-    stop = {
-        "model_type": "releasekit_delta",
-        "releasekit": (
-            f"This folder is a delta, not a model: it holds the difference between "
-            f"{manifest.name} and its base. Rebuild the model with: releasekit apply-delta "
-            "--base BASE --delta THIS_FOLDER --out MODEL"
-        ),
-        "base_identity": manifest.base_identity,
-    }
-    return (json.dumps(stop, indent=2, ensure_ascii=False) + "\n").encode()

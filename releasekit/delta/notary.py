@@ -12,7 +12,7 @@ Both signatures are bundles that the stock tool of OpenSSF Model Signing verifie
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from releasekit import provenance, sums
 from releasekit.checkpoint.discover import PARAMS, Found, Kind
+from releasekit.checkpoint.files import Coming
 from releasekit.checkpoint.locate import package_url
 from releasekit.digest import sha256_hex
 from releasekit.errors import UsageError
@@ -40,6 +41,9 @@ from releasekit.signing.keys import PrivateKey
 from releasekit.signing.statement import GIT, Statement
 from releasekit.signing.succession import last_key, read_links
 from releasekit.versions import EXPECTED, is_version
+
+#: Hashes files below a folder, as `hash_files` does.
+Hashing = Callable[[Path, Iterable[str], Workers, Stage], Iterable[tuple[str, str]]]
 
 #: The role of the checkpoint that is released.
 TARGET: Final = "target"
@@ -86,12 +90,14 @@ class Source:
         root: the folder that their names are relative to.
         files: their names.
         uri: where others find them; None if they are here only.
+        coming: those of them that are elsewhere; None if all are here.
     """
 
     role: str
     root: Path
     files: tuple[str, ...]
     uri: str | None = None
+    coming: Coming | None = None
 
     @classmethod
     def of(cls, role: str, given: str | Path, found: Found) -> Source:
@@ -99,7 +105,14 @@ class Source:
         # Meta's tensors are what they are by their parameters, too.
         more = (PARAMS,) if found.kind is Kind.META else ()
         uri = package_url(given, found.root)
-        return cls(role=role, root=found.root, files=(*found.files, *more), uri=uri)
+        files = (*found.files, *more)
+        return cls(role=role, root=found.root, files=files, uri=uri, coming=found.coming)
+
+    def size(self, name: str) -> int:
+        """Size of a file in bytes."""
+        path = self.root / name
+        file = self.coming.open(path) if self.coming is not None else None
+        return file.size if file is not None else path.stat().st_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +125,7 @@ class Notary:
         key: signs the release; None to leave it unsigned.
         succession: links that lead to `key` from those before it; None if there are none.
         epoch: stands for the time; None to leave that out.
+        hashing: takes the digests of what went in.
     """
 
     sources: tuple[Source, ...]
@@ -119,6 +133,7 @@ class Notary:
     key: PrivateKey | None
     succession: bytes | None
     epoch: int | None
+    hashing: Hashing = hash_files
 
     @classmethod
     def of(
@@ -127,6 +142,7 @@ class Notary:
         parameters: Mapping[str, Any],
         key: PrivateKey | None,
         succession: str | Path | None,
+        hashing: Hashing = hash_files,
     ) -> Notary:
         """Read the links from a file, and the time from the environment.
 
@@ -138,6 +154,7 @@ class Notary:
             key=key,
             succession=read_succession(succession, key),
             epoch=provenance.read_epoch(os.environ.get(provenance.EPOCH_VARIABLE)),
+            hashing=hashing,
         )
 
     def materials(
@@ -145,7 +162,7 @@ class Notary:
     ) -> list[Material]:
         """Hash what went in, but for what the manifest tells of the target."""
         unread = [source for source in self.sources if source.role != TARGET]
-        sizes = [(s.root / name).stat().st_size for s in unread for name in s.files]
+        sizes = [source.size(name) for source in unread for name in source.files]
         stage = Stage(progress, "hash inputs", sum(sizes))
         found = []
         with Workers(threads) as workers:
@@ -154,7 +171,7 @@ class Notary:
                 if source.role == TARGET:
                     hashed = [(n, manifest.rebuilt[n].sha256) for n in source.files]
                 else:
-                    hashed = hash_files(source.root, source.files, workers, stage)
+                    hashed = self.hashing(source.root, source.files, workers, stage)
                 found += [
                     Material(name=f"{source.role}/{name}", sha256=digest, uri=source.uri)
                     for name, digest in hashed

@@ -8,18 +8,21 @@ dtype, shape, first and last bytes are hashed whole, and equal ones share one pa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
 
 from releasekit.checkpoint import Checkpoint
-from releasekit.checkpoint.hashing import hash_tensor
+from releasekit.checkpoint.hashing import hash_tensors
 from releasekit.digest import blake3
 from releasekit.operations import Op, fits, is_buffer
+from releasekit.pipeline import Workers
+from releasekit.progress import Stage
 from releasekit.tensors import TensorSpec
 
-_PROBE: Final = 4096
+_PROBE: Final = 4096  # bytes
+_RUN: Final = 64  # tensors that one thread probes in a row
 
 
 def choose_op(base: TensorSpec | None, target: TensorSpec) -> Op:
@@ -34,21 +37,36 @@ def choose_op(base: TensorSpec | None, target: TensorSpec) -> Op:
     )
 
 
-def find_aliases(base: Checkpoint, target: Checkpoint) -> dict[str, str]:
+def find_aliases(base: Checkpoint, target: Checkpoint, workers: Workers) -> dict[str, str]:
     """Target tensors whose bytes another one has: alias to source.
 
     The source is the first in the target's order. A tensor that equals the base's of its
     name is left alone, since that costs no bytes either and is read only once.
     """
-    probes: dict[tuple[object, ...], list[str]] = defaultdict(list)
-    for name, spec in target.specs.items():
-        if spec.nbytes:
-            probes[spec.dtype, spec.shape, _probe(target, spec)].append(name)
+    names = [name for name, spec in target.specs.items() if spec.nbytes]
+    alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    for name, probe in _probes(target, names, workers):
+        spec = target.specs[name]
+        alike[spec.dtype, spec.shape, probe].append(name)
+    groups = [group for group in alike.values() if len(group) > 1]
+    digests = _changed(base, target, [name for group in groups for name in group], workers)
     aliases: dict[str, str] = {}
-    for names in probes.values():
-        if len(names) > 1:
-            aliases |= _equal(_changed(base, target, names))
+    for group in groups:
+        aliases |= _equal({name: digests[name] for name in group if name in digests})
     return aliases
+
+
+def _probes(
+    checkpoint: Checkpoint, names: list[str], workers: Workers
+) -> Iterator[tuple[str, bytes]]:
+    """Each tensor with a digest of its ends."""
+
+    def work(some: list[str], _: object) -> list[bytes]:
+        return [_probe(checkpoint, checkpoint.specs[name]) for name in some]
+
+    runs = (names[at : at + _RUN] for at in range(0, len(names), _RUN))
+    for some, probes in workers.in_order(work, runs):
+        yield from zip(some, probes, strict=True)
 
 
 def _probe(checkpoint: Checkpoint, spec: TensorSpec) -> bytes:
@@ -59,14 +77,20 @@ def _probe(checkpoint: Checkpoint, spec: TensorSpec) -> bytes:
     return bytes(blake3(ends.data).digest())
 
 
-def _changed(base: Checkpoint, target: Checkpoint, names: list[str]) -> dict[str, str]:
+def _changed(
+    base: Checkpoint, target: Checkpoint, names: list[str], workers: Workers
+) -> dict[str, str]:
     """Digests of the named target tensors that differ from the base's."""
-    digests = {}
-    for name in names:
-        digest = hash_tensor(target, name)
-        same_type = base.specs.get(name) == target.specs[name] and not is_buffer(name)
-        if not same_type or hash_tensor(base, name) != digest:
-            digests[name] = digest
+    stage = Stage(None, "find aliases", 0)
+    digests = dict(hash_tensors(target, names, workers, stage))
+    same_type = [
+        name
+        for name in names
+        if base.specs.get(name) == target.specs[name] and not is_buffer(name)
+    ]
+    for name, digest in hash_tensors(base, same_type, workers, stage):
+        if digests[name] == digest:
+            del digests[name]
     return digests
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from releasekit.checkpoint.beside import walk
 from releasekit.checkpoint.discover import OTHER_WEIGHTS, SUFFIX, Found, Kind, find
+from releasekit.checkpoint.files import Coming
 from releasekit.errors import UsageError
 from releasekit.names import refuse_clashes, safe_path
 from releasekit.received import refuse_private_key
@@ -34,18 +35,21 @@ class TargetFiles:
     excluded: tuple[str, ...]
 
 
-def list_target(path: Path, exclude: Sequence[str]) -> TargetFiles:
+def list_target(
+    path: Path, exclude: Sequence[str], coming: Coming | None = None
+) -> TargetFiles:
     """Sort the files at `path` into weights, others and excluded.
 
     Args:
         path: a folder, an index, or a single weight file, which then is the whole target.
         exclude: patterns of relative paths to leave out, as the shell matches them.
+        coming: weight files of the folder that are elsewhere; None if there are none.
 
     Raises:
         UsageError: if weights are left over that belong to no checkpoint.
         FormatError: if a name is not safe to write elsewhere.
     """
-    found = find(path, exclude)
+    found = find(path, exclude, coming)
     if found.kind is not Kind.SAFETENSORS:
         raise UsageError(
             f"{path}: holds {found.kind.label} weights; a release is of safetensors: make "
@@ -57,7 +61,7 @@ def list_target(path: Path, exclude: Sequence[str]) -> TargetFiles:
         return TargetFiles(found=found, others=(found.index,), excluded=())
     others: list[str] = []
     names, excluded = walk(path)
-    for name in names:
+    for name in sorted({*names, *(coming.names if coming is not None else ())}):
         if name in found.files:
             continue
         if any(fnmatch(name, pattern) for pattern in exclude):

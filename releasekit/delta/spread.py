@@ -62,10 +62,13 @@ from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage, in_turn
 from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, share_out
 from releasekit.storage.address import absolute
+from releasekit.storage.blocks import BLOCK, KEPT
 from releasekit.storage.output import check_output, output_folder
 
 #: Bytes of a weight file that one part makes: files more than twice as large are cut.
 PIECE_NBYTES: Final = 4_000_000_000
+#: Memory that an entry of a header or a manifest takes once read, measured at 91,000.
+_HEADER_NBYTES: Final = 1_100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,6 +354,7 @@ def apply_share(
     share: Share,
     policy: Policy = DEFAULT_POLICY,
     accept_license: Consent = False,
+    force: bool = False,
     device: str = AUTO,
     threads: int | None = None,
     max_memory: int = DEFAULT_MAX_MEMORY,
@@ -369,12 +373,12 @@ def apply_share(
     started = time.monotonic()
     out, progress = Path(out), in_turn(progress)
     with _looked_over(
-        base, delta, out, policy, accept_license, False, device, threads, max_memory
+        base, delta, out, policy, accept_license, force, device, threads, max_memory
     ) as (prepared, inputs, _):
         spec = Rebuilding.of(prepared, inputs, out, device, threads, max_memory)
         manifest = prepared.lineage.last.manifest
         with output_folder(
-            out, key=spec.key, inputs=inputs.paths, sharing=Sharing.PARTS
+            out, key=spec.key, force=force, inputs=inputs.paths, sharing=Sharing.PARTS
         ) as folder:
             plan = _Plan(manifest, spec, folder, piece_nbytes)
             mine = share.of(plan.parts)
@@ -414,9 +418,21 @@ def finish_apply(
         manifest = lineage.last.manifest
         spec = Rebuilding.of(prepared, inputs, out, device, threads, max_memory)
         require_begun(spec.partial)
-        with output_folder(out, key=spec.key, force=force, inputs=inputs.paths) as folder:
+
+        def opened(sharing: Sharing) -> OutputFolder:
+            return output_folder(
+                out, key=spec.key, force=force, inputs=inputs.paths, sharing=sharing
+            )
+
+        def planned(folder: OutputFolder) -> _Plan:
             plan = _Plan(manifest, spec, folder, piece_nbytes)
             require_done(spec.partial, plan.todo, plan.parts)
+            return plan
+
+        with opened(Sharing.PARTS) as folder:  # who comes alone clears other work away
+            planned(folder)
+        with opened(Sharing.ALONE) as folder:
+            plan = planned(folder)
             records = Records(spec.partial).read().values()
             done = [*records, *_do(plan, spec, prepared, Here(), progress)]
             complete(folder, lineage, _copying(lineage, progress))
@@ -457,11 +473,23 @@ def _batch(
         tasks=tasks,
         needs=Needs(
             threads=resources.threads,
-            memory_nbytes=resources.memory_nbytes + on_gpu * TORCH_NBYTES,
+            memory_nbytes=resources.memory_nbytes
+            + _headers_nbytes(prepared)
+            + on_gpu * TORCH_NBYTES,
             gpus=float(on_gpu),
         ),
         stage="rebuild",
     )
+
+
+def _headers_nbytes(prepared: Prepared) -> int:
+    """Memory of what is read of headers and manifests, and of what is read ahead."""
+    held = len(prepared.base.specs) + sum(
+        len(r.manifest.base) + 2 * len(r.manifest.target) for r in prepared.lineage.releases
+    )
+    stored = [prepared.located.coming, *(r.coming for r in prepared.lineage.releases)]
+    ahead = sum(BLOCK * KEPT for coming in stored if coming is not None)
+    return held * _HEADER_NBYTES + ahead
 
 
 def _do(

@@ -87,8 +87,3 @@ def require_done(partial: Path, todo: Sequence[Task], parts: Sequence[Task]) -> 
             f"{listed([task.name for task in todo], 3)}: run the shares again that were "
             "stopped; what is done is kept"
         )
-
-
-def is_made(path: Path, nbytes: int) -> bool:
-    """Whether there is a file of that size."""
-    return path.is_file() and not path.is_symlink() and path.stat().st_size == nbytes

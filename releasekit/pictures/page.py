@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,6 +136,7 @@ def render(portrait: Portrait, evaluation: Evaluation | None = None) -> bytes:
     return text.encode()
 
 
+@cache  # to compile the template takes longer than to fill it in
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE),

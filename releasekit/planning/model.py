@@ -1,17 +1,19 @@
 """How long parts take on machines that share a store: arithmetic, shown and no more.
 
-    part    headers + max(processors, digest, network, disk)
+    part    max(processors, digest, network, disk)
     where   processors = core-seconds ÷ threads ÷ 0.85
             digest     = bytes ÷ rate of each digest, which is one chain
             network    = max(bytes in, bytes out) ÷ the part's share of the node's link
             disk       = bytes in ÷ read rate + bytes out ÷ write rate, of the part's share
-    phase   max(parts handed out the largest first, all bytes ÷ the store's rate)
+    phase   max(headers + parts handed out the largest first, all bytes ÷ the store's rate)
     work    start, with headers + its phases, one after another
 
 A node has as many parts at once as it has processors and memory for, or fewer if there are
-fewer parts than that in all; these share its link. Parts go, the longest first, to the slot
-that is free first (Graham's longest-processing-time rule, https://doi.org/10.1137/0117039),
-as a cluster has them done: what the last ones take beyond the others is the tail.
+fewer parts than that in all; these share its link. Each is done by a process that opens the
+inputs for its first part and keeps them open for the next. Parts go, the longest first, to
+the slot that is free first (Graham's longest-processing-time rule,
+https://doi.org/10.1137/0117039), as a cluster has them done: what the last ones take beyond
+the others is the tail.
 
 More nodes are never slower: with as many slots each, one more only takes parts from the
 others; with fewer, all parts run at once, and each has a larger share.
@@ -56,7 +58,6 @@ class Part:
         written: bytes written.
         core_seconds: processor time.
         digest_seconds: of that, what one thread must do alone, in order.
-        headers_seconds: to open the inputs, before anything else.
     """
 
     name: str
@@ -67,7 +68,6 @@ class Part:
     written: int = 0
     core_seconds: float = 0.0
     digest_seconds: float = 0.0
-    headers_seconds: float = 0.0
 
     @property
     def read(self) -> int:
@@ -84,14 +84,14 @@ class Phase:
         parts: the parts.
         threads: processors that one part uses.
         memory: bytes of memory that one part needs.
-        alone: whether one node does all of them.
+        headers_seconds: in which a process opens the inputs, before its first part.
     """
 
     name: str
     parts: tuple[Part, ...]
     threads: int
     memory: int
-    alone: bool = False
+    headers_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,18 +124,16 @@ class PartTime:
 
     Attributes:
         part: the part.
-        headers: before all else.
         terms: by what it is that takes it.
     """
 
     part: Part
-    headers: float
     terms: Mapping[str, float]
 
     @property
     def seconds(self) -> float:
         """How long it takes."""
-        return self.headers + max(self.terms.values())
+        return max(self.terms.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,14 +236,16 @@ def time_phase(phase: Phase, cluster: Cluster) -> PhaseTime:
     Raises:
         UsageError: if a part does not fit into a node's memory.
     """
-    nodes = 1 if phase.alone else cluster.nodes
+    nodes = cluster.nodes
     count = len(phase.parts)
     slots = max(1, min(slots_of(phase, cluster), -(-count // nodes)))
     times = [time_part(part, phase, cluster, slots) for part in phase.parts]
     largest = max(times, key=lambda time: time.seconds)
     makespan, owners = hand_out([time.seconds for time in times], nodes * slots)
     parts = phase.parts
-    bounds = _bounds(parts, cluster, nodes) | {LARGEST: largest.seconds}
+    headers = phase.headers_seconds
+    bounds = _bounds(parts, cluster, nodes) | {LARGEST: headers + largest.seconds}
+    makespan += headers
     seconds = max(makespan, bounds.get(STORAGE, 0.0))
     # Slots are dealt to the nodes in turn, so that few parts are spread over all of them.
     read, written = [0] * nodes, [0] * nodes
@@ -257,7 +257,7 @@ def time_phase(phase: Phase, cluster: Cluster) -> PhaseTime:
         nodes=nodes,
         slots=slots,
         seconds=seconds,
-        bound=_bound(times, makespan, bounds),
+        bound=_bound(times, headers * min(nodes * slots, count), makespan, bounds),
         bounds=bounds,
         largest=largest,
         node_read=max(read),
@@ -292,7 +292,7 @@ def time_part(part: Part, phase: Phase, cluster: Cluster, slots: int) -> PartTim
         terms[DISK] = busy * slots
     else:
         terms[NETWORK] = max(part.read, part.written) * slots / cluster.link
-    return PartTime(part=part, headers=part.headers_seconds, terms=terms)
+    return PartTime(part=part, terms=terms)
 
 
 def hand_out(seconds: Sequence[float], slots: int) -> tuple[float, list[int]]:
@@ -331,16 +331,17 @@ def _bounds(parts: Sequence[Part], cluster: Cluster, nodes: int) -> dict[str, fl
     return found
 
 
-def _bound(times: Sequence[PartTime], makespan: float, bounds: Mapping[str, float]) -> str:
-    """What a phase waits for most."""
+def _bound(
+    times: Sequence[PartTime], headers: float, makespan: float, bounds: Mapping[str, float]
+) -> str:
+    """What a phase waits for most; `headers` are seconds of all processes together."""
     if bounds.get(STORAGE, 0.0) > makespan:
         return STORAGE
     others = max(seconds for name, seconds in bounds.items() if name != LARGEST)
     if bounds[LARGEST] >= _SHARE * makespan and makespan > _BEYOND * others:
         return LARGEST
-    waited: dict[str, float] = {}
+    waited = {HEADERS: headers}
     for time in times:
         name = max(time.terms, key=lambda term: time.terms[term])
         waited[name] = waited.get(name, 0.0) + time.terms[name]
-        waited[HEADERS] = waited.get(HEADERS, 0.0) + time.headers
     return max(waited, key=lambda name: waited[name])

@@ -22,13 +22,13 @@ from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.delta.diagnosis import compare_headers
 from releasekit.delta.lineage import Deltas, named, open_lineage
 from releasekit.errors import UsageError
+from releasekit.parts.tasks import PART_THREADS
 from releasekit.pipeline import default_threads
 from releasekit.planning.making import DEFAULT_RATIO, making
 from releasekit.planning.model import Cluster, Estimate, estimate
 from releasekit.planning.rates import Rates, load
 from releasekit.planning.rebuilding import rebuilding
 from releasekit.planning.work import MAKE, Work
-from releasekit.parts.tasks import PART_THREADS
 from releasekit.progress import ProgressCallback
 from releasekit.resources import DEFAULT_MAX_MEMORY
 

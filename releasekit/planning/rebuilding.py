@@ -66,7 +66,6 @@ def rebuilding(
             parts.append(
                 part(
                     *(piece.entry.file.path, cost, rates),
-                    entries=entries,
                     base=read,
                     delta=payload,
                     written=piece.nbytes,
@@ -86,7 +85,13 @@ def rebuilding(
         shards=len(manifest.weights),
         largest=max((entry.file.size for entry in manifest.weights), default=0),
         phases=(
-            Phase(name="rebuild", parts=tuple(parts), threads=threads, memory=memory),
+            Phase(
+                name="rebuild",
+                parts=tuple(parts),
+                threads=threads,
+                memory=memory,
+                headers_seconds=entries / rates.headers,
+            ),
             Phase(name="join", parts=tuple(joins), threads=1, memory=memory),
         ),
         entries=entries,

@@ -57,8 +57,9 @@ def explain(estimate: Estimate) -> Iterator[Pair]:
     for time in estimate.phases:
         phase = time.phase
         where = f"on each of {time.nodes} nodes" if time.nodes > 1 else "on one node"
-        if phase.alone and cluster.nodes > 1:
-            where = "on one node, whatever their number"
+        headers = ""
+        if phase.headers_seconds:
+            headers = f"headers, once in each process {duration(phase.headers_seconds)}, + "
         yield (
             phase.name,
             f"{len(phase.parts)} parts of {phase.threads} "
@@ -70,7 +71,8 @@ def explain(estimate: Estimate) -> Iterator[Pair]:
         yield "", f"no less than {_bounds(time, estimate)}"
         yield (
             "",
-            f"handed out largest first: {duration(time.seconds)}, bound by {time.bound}",
+            f"{headers}handed out largest first: {duration(time.seconds)}, bound by "
+            f"{time.bound}",
         )
     sums = [estimate.start, *(time.seconds for time in estimate.phases)]
     terms = " + ".join(duration(seconds) for seconds in sums)
@@ -98,8 +100,7 @@ def _part(time: PhaseTime, estimate: Estimate) -> str:
                 f"{rate(cluster.write)}) × {time.slots}"
             )
         told.append(f"{name} {how} = {duration(seconds)}")
-    before = f"headers {duration(largest.headers)} + " if largest.headers else ""
-    return f"{before}max({'; '.join(told)}) = {duration(largest.seconds)}"
+    return f"max({'; '.join(told)}) = {duration(largest.seconds)}"
 
 
 def _bounds(time: PhaseTime, estimate: Estimate) -> str:

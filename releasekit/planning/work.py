@@ -101,14 +101,13 @@ def part(
     cost: Cost,
     rates: Rates,
     *,
-    entries: int = 0,
     base: int = 0,
     target: int = 0,
     delta: int = 0,
     again: int = 0,
     written: int = 0,
 ) -> Part:
-    """A part of some cost; `entries` are the tensors in all headers that it opens."""
+    """A part of some cost."""
     return Part(
         name=name,
         base=base,
@@ -118,7 +117,6 @@ def part(
         written=written,
         core_seconds=cost.core_seconds(rates),
         digest_seconds=cost.digest_seconds(rates),
-        headers_seconds=entries / rates.headers,
     )
 
 

@@ -246,7 +246,13 @@ def read_facts(
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"{file}: no such file; expected facts in TOML")
-    facts = parse_facts(read_small(file, MAX_NBYTES), str(file))
+    return placed(parse_facts(read_small(file, MAX_NBYTES), str(file)), file, licensing)
+
+
+def placed(
+    facts: Facts, file: Path, licensing: Licensing = NO_LICENSE
+) -> tuple[Facts, Licensing]:
+    """Facts that a file says, with whole paths; and licences, as `read_facts`."""
     folder = file.parent
     facts = replace(
         facts,

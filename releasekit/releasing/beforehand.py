@@ -97,7 +97,7 @@ def _place(work: Work) -> None:
             f"{out}: {whose}: name another folder in release.out, or replace it with "
             "--force"
         )
-    check_output(out, force=work.forced, inputs=_local(work))
+    check_output(out, force=work.forced, inputs=work.inputs)
 
 
 def _report(work: Work) -> None:
@@ -109,15 +109,9 @@ def _report(work: Work) -> None:
     if out.exists():
         return  # this was asked before it was made
     try:
-        check_output(out, force=False, inputs=[*_local(work), work.out])
+        check_output(out, force=False, inputs=[*work.inputs, work.out])
     except UsageError as error:
         raise UsageError(str(error).replace("--out", "release.report")) from None
-
-
-def _local(work: Work) -> list[Path]:
-    """Models that are here."""
-    models = (work.file.target, *([work.file.base] if work.file.base else []))
-    return [model for model in map(work.model, models) if isinstance(model, Path)]
 
 
 def _licenses(work: Work) -> None:

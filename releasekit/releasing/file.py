@@ -23,6 +23,8 @@
                xet            whether to upload by Xet
     and the tables of `card.facts`: what only the maintainer knows, licences, evaluations
 
+A file of several releases has [[sweep]], too: see `releasing.sweep`.
+
 Paths are relative to the file. Every fault is told with the path of its field.
 """
 
@@ -35,7 +37,7 @@ from typing import Any, Final
 
 from releasekit import sizes, stricttoml
 from releasekit.card.facts import Facts
-from releasekit.card.facts import parse as parse_facts
+from releasekit.card.facts import parse_tables as parse_facts
 from releasekit.hub.address import is_reference
 from releasekit.names import is_publisher, is_title
 from releasekit.strictjson import Record
@@ -95,8 +97,13 @@ def parse(document: bytes, subject: str) -> ReleaseFile:
         FormatError: with the path of the field that is wrong, what was expected, and what
             was found.
     """
-    facts = parse_facts(document, subject)
-    root = Record(stricttoml.loads(document, subject), subject)
+    return parse_tables(stricttoml.loads(document, subject), subject)
+
+
+def parse_tables(document: object, subject: str, path: str = "") -> ReleaseFile:
+    """The same of what TOML came to; `path` is where it stands in its file."""
+    facts = parse_facts(document, subject, path)
+    root = Record(document, subject, path)
     release, hub = root.record("release"), root.optional_record("hub")
     kind = release.choice("kind", (DELTA, FULL))
     name = _fitting(release, "name", is_title, TITLE)

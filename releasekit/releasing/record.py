@@ -53,7 +53,8 @@ class StepRecord:
 
     Attributes:
         path: the record's file.
-        maker: the `release.toml`, as it is called from where the record lies.
+        maker: the `release.toml`, as it is called from where the record lies; and the
+            release's name, if the file is of several.
         other: another file that the record is of, whose steps do not count; None if it is
             of this one, or there is none.
         edited: whether somebody has edited the release's card.
@@ -67,10 +68,17 @@ class StepRecord:
     steps: dict[str, Done] = field(default_factory=dict)
 
     @classmethod
-    def beside(cls, out: Path, file: Path) -> Self:
-        """Read the record of the release that `file` makes in `out`."""
+    def beside(cls, out: Path, file: Path, name: str | None = None) -> Self:
+        """Read the record of the release that `file` makes in `out`.
+
+        Args:
+            out: the release.
+            file: its `release.toml`.
+            name: its name, if the file is of several.
+        """
         path = out.with_name(f"{out.name}.steps.json")
-        record = cls(path=path, maker=os.path.relpath(file, out.parent))
+        maker = os.path.relpath(file, out.parent)
+        record = cls(path=path, maker=maker if name is None else f"{maker} ({name})")
         if path.is_file():
             try:
                 maker, edited, steps = _parse(read_small(path, _MAX_NBYTES), str(path))

@@ -29,9 +29,9 @@ from typing import Any, Final
 
 from releasekit.amending import amend
 from releasekit.authenticity import Policy
-from releasekit.codec import Add, Ulp
 from releasekit.conversion import SMALLEST, ConvertResult, convert
 from releasekit.delta.make import make_delta
+from releasekit.delta.seats import Seat
 from releasekit.errors import IntegrityError, LicenseError
 from releasekit.licensing.clearance import CARD, check_licenses
 from releasekit.licensing.terms import Licensing
@@ -87,7 +87,7 @@ def steps(work: Work) -> Iterator[Step]:
         name="make",
         follows=work.sources,
         made=work.weights,
-        run=partial(_make_delta if is_delta else _make_full, work),
+        run=partial(make_on_base if is_delta else _make_full, work),
     )
     yield Step(
         name="licenses",
@@ -162,7 +162,10 @@ def _card_kept(work: Work) -> Iterator[None]:
     work.record.forget("card")
 
 
-def _make_delta(work: Work, progress: ProgressCallback | None) -> str:
+def make_on_base(
+    work: Work, progress: ProgressCallback | None, seat: Seat | None = None
+) -> str:
+    """Make a delta; at a seat, beside others on its base. Returns a line about it."""
     file, means = work.file, work.means
     given: dict[str, Any] = {}
     if file.shard_nbytes is not None:
@@ -179,12 +182,13 @@ def _make_delta(work: Work, progress: ProgressCallback | None) -> str:
             exclude=file.exclude,
             accept=[work.model(text) for text in file.accept_base],
             base_release=work.model(file.base_release) if file.base_release else None,
-            codec=Add() if file.codec == "add" else Ulp(),
+            codec=work.codec,
             force=work.forced,
             device=means.device,
-            threads=means.threads,
-            max_memory=means.max_memory,
+            threads=means.threads if seat is None else seat.threads,
+            max_memory=means.max_memory if seat is None else seat.max_memory,
             progress=progress,
+            seat=seat,
             **given,
         )
     return (

@@ -13,7 +13,7 @@ What has yet to come from the Hub goes into its cache, which may lie on another 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,7 +63,7 @@ class Needs:
         peak: that are there while it is made, at most; None likewise.
         least: that are there in the end for sure.
         there: of an earlier run that is gone on with.
-        download: from the Hub.
+        downloads: from the Hub, by what is downloaded.
         cache: where downloads go; None if there are none.
     """
 
@@ -72,8 +72,13 @@ class Needs:
     peak: int | None
     least: int
     there: int
-    download: int
+    downloads: Mapping[str, int]
     cache: Path | None
+
+    @property
+    def download(self) -> int:
+        """Bytes that are downloaded."""
+        return sum(self.downloads.values())
 
     @property
     def free(self) -> int:
@@ -132,13 +137,13 @@ def needs(work: Work) -> Needs:
     is_delta = file.kind == DELTA
     read = [file.target, *([file.base, *file.accept_base] if is_delta else [])]
     models = [work.model(text) for text in read if text is not None]
-    coming = [_coming(model) for model in models if not isinstance(model, Path)]
+    coming = {model: _coming(model) for model in models if not isinstance(model, Path)}
     model = models[0]
     if isinstance(model, Path):
         target = _target(work, model)
     else:
         # What other floats take depends on what they are, which only the weights say.
-        known = coming[0].nbytes if file.dtype in (None, SMALLEST) else None
+        known = coming[model].nbytes if file.dtype in (None, SMALLEST) else None
         target = _Target(nbytes=known)
     most = peak = target.nbytes
     if is_delta and most is not None:
@@ -152,9 +157,35 @@ def needs(work: Work) -> Needs:
         peak=None if peak is None else peak + small,
         least=0 if is_delta or file.dtype == SMALLEST else target.nbytes or 0,
         there=_used(work.out.with_name(work.out.name + PARTIAL_SUFFIX)),
-        download=sum(one.left for one in coming),
-        cache=coming[0].cache if coming else None,
+        downloads={model: one.left for model, one in coming.items()},
+        cache=next((one.cache for one in coming.values()), None),
     )
+
+
+def combined(each: Sequence[Needs]) -> list[Needs]:
+    """What several releases take, one for each disk that they are made on.
+
+    What several of them read is downloaded once, and is told of with the first.
+    """
+    disks: dict[int, list[Needs]] = {}
+    for one in each:
+        disks.setdefault(_disk(one.folder), []).append(one)
+    found, told = [], set[str]()
+    for some in disks.values():
+        coming = {name: n for one in some for name, n in one.downloads.items()}
+        found.append(
+            Needs(
+                folder=some[0].folder,
+                most=_sum(one.most for one in some),
+                peak=_sum(one.peak for one in some),
+                least=sum(one.least for one in some),
+                there=sum(one.there for one in some),
+                downloads={name: n for name, n in coming.items() if name not in told},
+                cache=next((one.cache for one in some if one.cache is not None), None),
+            )
+        )
+        told |= coming.keys()
+    return found
 
 
 def expected(work: Work, todo: Collection[str]) -> dict[str, dict[str, int] | None]:
@@ -221,6 +252,13 @@ def _local(work: Work, text: str | None, exclude: Sequence[str] = ()) -> int | N
         return None
     found = find(model, exclude)
     return sum((found.root / name).stat().st_size for name in found.files)
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    """The sum of sizes; None if one of them is not known."""
+    known = list(sizes)
+    found = [nbytes for nbytes in known if nbytes is not None]
+    return sum(found) if len(found) == len(known) else None
 
 
 def _used(folder: Path) -> int:

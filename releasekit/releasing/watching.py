@@ -16,6 +16,7 @@ class State(Enum):
     KEPT = "kept"  #: done before, and nothing has changed
     IDLE = "idle"  #: there is nothing to do
     TO_DO = "to do"  #: of a plan
+    FAILED = "failed"  #: in this run, and none after it was begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,9 @@ class Watcher:
     def plan(self, expected: Expected) -> None:
         """What is to be done from now on; told again where more is known."""
 
+    def turn(self, release: str) -> None:
+        """It is another release's turn, of several; or that of some side by side."""
+
     def begin(self, name: str, number: int, count: int) -> None:
         """A step begins: the so-and-so-manyth of so many."""
 
@@ -49,3 +53,6 @@ class Watcher:
 
     def end(self, result: StepResult) -> None:
         """A step was done."""
+
+    def fail(self, said: str) -> None:
+        """A release comes no further; so one is told only where there are several."""

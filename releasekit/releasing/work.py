@@ -21,6 +21,7 @@ from releasekit.authenticity import Policy
 from releasekit.checkpoint.beside import TOOL_FOLDERS
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import is_on_hub
+from releasekit.codec import Add, Ulp
 from releasekit.delta.release import read_sums
 from releasekit.digest import hash_file
 from releasekit.errors import FormatError, IntegrityError, UsageError
@@ -39,13 +40,14 @@ from releasekit.manifest import (
 from releasekit.names import listed
 from releasekit.presentation.evaluation import FOLDER as EVALUATIONS
 from releasekit.presentation.evaluation import Evaluated, evaluate, read_comparison
-from releasekit.presentation.writing import read_facts
+from releasekit.presentation.writing import placed
 from releasekit.provenance import EPOCH_VARIABLE
 from releasekit.publication import Wishes
 from releasekit.received import files_in
-from releasekit.releasing.file import DELTA, ReleaseFile
+from releasekit.releasing.file import DELTA
 from releasekit.releasing.published import Published, look_for
 from releasekit.releasing.record import StepRecord, key_of, known
+from releasekit.releasing.sweep import Entry
 from releasekit.reporting import FIGURES
 from releasekit.resources import DEFAULT_MAX_MEMORY
 from releasekit.signing.keys import PrivateKey
@@ -81,6 +83,7 @@ class Work:
     """One release, from its file on.
 
     Attributes:
+        entry: what its file says, and of how many releases that is.
         path: the file.
         file: what it says.
         out: the folder that is made.
@@ -92,17 +95,18 @@ class Work:
         licensing: what it says of licences, with whole paths.
     """
 
-    def __init__(
-        self, path: Path, file: ReleaseFile, key: PrivateKey | None, means: Means
-    ) -> None:
-        self.path = path
+    def __init__(self, entry: Entry, key: PrivateKey | None, means: Means) -> None:
+        file = entry.file
+        self.entry = entry
+        self.path = entry.path
         self.file = file
         self.out = self.here(file.out)
-        self.record = StepRecord.beside(self.out, path)
+        name = None if entry.number is None else file.name
+        self.record = StepRecord.beside(self.out, entry.path, name)
         self.key = key
         self.means = means
         self.published: Published | None = None
-        facts, self.licensing = read_facts(path)
+        facts, self.licensing = placed(file.facts, entry.path)
         self.facts = but(facts, repo=facts.repo or file.repo)
 
     def here(self, text: str) -> Path:
@@ -113,6 +117,22 @@ class Work:
         """A model that the file names: a path, or on the Hub."""
         path = self.here(text)
         return text if not path.exists() and is_on_hub(text) else path
+
+    @property
+    def codec(self) -> Ulp:
+        """How a delta is coded."""
+        return Add() if self.file.codec == "add" else Ulp()
+
+    @property
+    def places(self) -> list[Path]:
+        """Folders that are made."""
+        return [self.out, *([self.report] if self.report is not None else [])]
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Models that are read, as far as they are here."""
+        models = (self.file.target, *([self.file.base] if self.file.base else []))
+        return [model for model in map(self.model, models) if isinstance(model, Path)]
 
     @property
     def result_files(self) -> tuple[str, ...]:

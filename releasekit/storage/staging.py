@@ -67,7 +67,7 @@ def stage(place: str | Path, wanted: Wanted, late: Late) -> Staged:
     kept = {name: files[name] for name in names if late(name)}
     for name in names:
         if name not in kept:
-            _copy(store, name, files[name], folder / name)
+            _copy(store, name, files[name], folder)
     return Staged(folder=folder, store=store, late=kept)
 
 
@@ -147,7 +147,7 @@ class StoredFiles:
     def bring(self, names: Iterable[str]) -> None:
         """Copy files to the folder."""
         for name in names:
-            _copy(self._found.store, name, self._found.late[name], self.place / name)
+            _copy(self._found.store, name, self._found.late[name], self.place)
 
     def start(self, names: Iterable[str], stage: object, check: object) -> None:
         """Nothing is on its way."""
@@ -172,12 +172,14 @@ def _look(place: str | Path) -> tuple[Store, dict[str, Stored]]:
     return Store(parent), {name: single}
 
 
-def _copy(store: Store, name: str, wanted: Stored, path: Path) -> None:
+def _copy(store: Store, name: str, wanted: Stored, folder: Path) -> None:
     """Copy an object, unless it is there; the file takes its place at once."""
+    path = folder / name
     if path.is_file() and path.stat().st_size == wanted.nbytes:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # Outside the folder, all of which is taken for what the store has.
+    new = folder.with_name(f"{sha256_hex(name.encode())[:16]}.{os.getpid()}.part")
     store.download(name, new)
     if new.stat().st_size != wanted.nbytes:
         new.unlink()

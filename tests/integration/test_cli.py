@@ -130,6 +130,9 @@ def test_make_as_json(world: World) -> None:
     published += (world.release / "SHA256SUMS").stat().st_size
     full = sum(p.stat().st_size for p in world.rebuilt.rglob("*") if p.is_file())
     assert made.pop("seconds") > 0
+    stages = {stage["name"]: stage["nbytes"] for stage in made.pop("stages")}
+    assert list(stages) == ["encode", "hash base", "hash inputs", "read back"]
+    assert all(stages.values())
     assert made.pop("published_nbytes") == published
     assert made.pop("ratio") == published / full
     assert 0 < made.pop("unchanged") < 1
@@ -169,6 +172,7 @@ def test_make_as_json(world: World) -> None:
         "excluded": ["optimizer.bin"],
         "kept": 0,
         "device": "cpu (auto: decoding, hashing and the disk bound this work, not adding)",
+        "workers": [],
     }
 
 
@@ -190,8 +194,11 @@ def test_apply_as_json(world: World) -> None:
         "notes": [],
         "signature": unsigned(world.release),
         "licenses": [],
+        "stages": world.applied["stages"],
     }
     assert world.applied["files"] == found
+    (rebuild,) = world.applied["stages"]
+    assert (rebuild["name"], rebuild["nbytes"]) == ("rebuild", world.applied["nbytes"])
 
 
 def test_inspect_as_json(world: World) -> None:

@@ -5,7 +5,6 @@ and once the cause is gone the same command goes on to the right bytes.
 """
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -25,9 +24,12 @@ from tests.builders import model_folder
 from tests.integration.tools import (
     COMMAND,
     TRACEBACK,
+    Done,
     Model,
     but_unsigned,
     digests,
+    good,
+    here,
     sharded_pair,
     weights,
 )
@@ -39,7 +41,7 @@ CUT = (
 )
 
 Command = list[str | Path]
-Done = subprocess.CompletedProcess[str]
+Ended = subprocess.CompletedProcess[str]
 
 
 def making(base: Path, target: Path, out: Path) -> Command:
@@ -52,7 +54,7 @@ def applying(base: Path, release: Path, out: Path) -> Command:
     return [*COMMAND, "apply-delta", *inputs, "--out", out, "--threads", "2"]
 
 
-def run(command: Command) -> Done:
+def run(command: Command) -> Ended:
     """Runs a command to its end; whatever happens, nobody is shown a traceback.
 
     That a release is not signed is left out.
@@ -63,10 +65,15 @@ def run(command: Command) -> Done:
     return done
 
 
-def succeed(command: Command) -> Done:
+def succeed(command: Command) -> Ended:
     done = run(command)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def again(command: Command) -> Done:
+    """Runs a command to its end in this process."""
+    return good(*command[len(COMMAND) :])
 
 
 class World:
@@ -145,7 +152,7 @@ def disturbed(
     out: Path,
     disturb: Callable[[], object],
     calm: Callable[[], object],
-) -> Done:
+) -> Ended:
     """How a command ends if something happens in the middle of its work.
 
     Args:
@@ -363,7 +370,7 @@ def test_apply_works_in_memory(world: World) -> None:
         base, release = folder / "base", folder / "release"
         shutil.copytree(world.base, base)
         shutil.copytree(world.release, release)
-        succeed(applying(base, release, folder / "out"))
+        again(applying(base, release, folder / "out"))
         assert digests(folder / "out") == digests(world.target)
         assert sorted(os.listdir(folder)) == ["base", "out", "release"]
 
@@ -449,7 +456,7 @@ def test_apply_whose_base_is_cut_meanwhile_can_be_repeated(
         done.stderr,
     )
     restored(base, world.base)
-    succeed(command)
+    again(command)
     assert digests(out) == digests(world.target)
     assert sorted(tmp_path.iterdir()) == [base, out]
 
@@ -469,7 +476,7 @@ def test_apply_whose_base_is_overwritten_meanwhile_can_be_repeated(
         done.stderr,
     )
     restored(base, world.base)
-    succeed(command)
+    again(command)
     assert digests(out) == digests(world.target)
     assert sorted(tmp_path.iterdir()) == [base, out]
 
@@ -490,17 +497,17 @@ def test_apply_goes_on_with_the_right_base_after_a_wrong_one(
         word = file.read(1)[0]
         file.seek(-1, os.SEEK_END)
         file.write(bytes([word ^ 1]))
-    done = run(command)
-    assert done.returncode == 4
-    error = json.loads(done.stdout)["error"]
+    refused = here(*command[len(COMMAND) :])
+    assert refused.code == 4
+    error = refused.json["error"]
     assert error["type"] == "BaseMismatchError"
     assert error["message"].startswith(f"{base}: ")
     assert '"layer.15"' in error["message"]
     assert not out.exists()
     assert nbytes_below(partial)
     restored(base, world.base)
-    again = json.loads(succeed(command).stdout)
-    assert digests(out) == digests(world.target) == again["files"]
+    done = again(command)
+    assert digests(out) == digests(world.target) == done.json["files"]
     assert sorted(tmp_path.iterdir()) == [base, out]
 
 
@@ -519,6 +526,6 @@ def test_make_whose_input_is_cut_meanwhile_can_be_repeated(
     assert (done.returncode, done.stdout) == (5, "")
     assert re.fullmatch(rf"error: {re.escape(str(short))}/model-\S+: {CUT}\n", done.stderr)
     restored(short, original[changed])
-    succeed(command)
+    again(command)
     assert digests(out) == digests(world.release)
     assert sorted(tmp_path.iterdir()) == sorted([short, out])

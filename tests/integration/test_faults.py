@@ -37,7 +37,8 @@ from tests.integration.tools import (
     but_unsigned,
     digests,
     fine_tuned,
-    releasekit,
+    good,
+    in_process,
     sharded_pair,
     weights,
 )
@@ -474,6 +475,10 @@ class Large:
         base: list[str | Path] = ["--base", self.base]
         return [*COMMAND, "apply-delta", *base, "--delta", self.release, "--out", out]
 
+    def again(self, command: list[str | Path]) -> None:
+        """Runs a command to its end, in this process."""
+        good(*command[len(COMMAND) :])
+
     def run(self, command: list[str | Path]) -> float:
         """Runs a command to its end; returns how long that took, in seconds."""
         start = time.monotonic()
@@ -526,9 +531,10 @@ def check_killed(
 
 def test_apply_killed_at_any_moment_can_be_repeated(large: Large, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    moments = [part * large.applied_in for part in (0.4, 0.6, 0.75, 0.85, 0.95)]
+    # tests/slow/test_kill.py has many more.
+    moments = [part * large.applied_in for part in (0.6, 0.9)]
     check_killed(large.applying(out), out, moments, large.target)
-    large.run(large.applying(out))
+    large.again(large.applying(out))
     assert digests(out) == digests(large.target)
     assert list(tmp_path.iterdir()) == [out]
 
@@ -537,7 +543,7 @@ def test_make_killed_at_any_moment_can_be_repeated(large: Large, tmp_path: Path)
     out = tmp_path / "out"
     moments = [part * large.made_in for part in (0.5, 0.9)]
     check_killed(large.making(out), out, moments, large.release)
-    large.run(large.making(out))
+    large.again(large.making(out))
     assert digests(out) == digests(large.release)
     assert list(tmp_path.iterdir()) == [out]
 
@@ -554,7 +560,7 @@ def test_what_a_kill_left_is_not_believed(large: Large, tmp_path: Path) -> None:
     for path in left:
         if path.stat().st_size:  # what is written past the cache comes in whole blocks
             flip_middle(path)
-    large.run(large.applying(out))
+    large.again(large.applying(out))
     assert digests(out) == digests(large.target)
 
 
@@ -577,7 +583,7 @@ def test_force_survives_a_kill(large: Large, tmp_path: Path) -> None:
     for moment in (0.5, 0.8):
         killed(command, moment * large.applied_in)
         assert digests(out) in (before, digests(large.target))
-    large.run(command)
+    large.again(command)
     assert digests(out) == digests(large.target)
     assert list(tmp_path.iterdir()) == [out]
 
@@ -592,10 +598,18 @@ def interrupted(command: list[str | Path], sign: Path) -> tuple[int, str, str]:
     ) as process:
         wait_for(sign, process)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = ended(process)
     assert TRACEBACK not in stderr
     stderr = but_unsigned(stderr).removeprefix("\n")  # after the ^C
     return process.returncode, stdout, stderr
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """What a process said that is to end soon; it is not waited for without end."""
+    try:
+        return process.communicate(timeout=60)
+    finally:
+        process.kill()
 
 
 def test_apply_interrupted_says_how_to_go_on(large: Large, tmp_path: Path) -> None:
@@ -608,7 +622,7 @@ def test_apply_interrupted_says_how_to_go_on(large: Large, tmp_path: Path) -> No
         f"files are kept in {out}.partial\n",
     )
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
-    large.run(large.applying(out))
+    large.again(large.applying(out))
     assert digests(out) == digests(large.target)
 
 
@@ -653,7 +667,7 @@ def test_verify_interrupted_ends_soon(tmp_path: Path) -> None:
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         start = time.monotonic()
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = ended(process)
     seconds = time.monotonic() - start
     assert process.returncode == 130
     assert stderr.removeprefix("\n") == "error: interrupted; nothing was changed\n"
@@ -670,7 +684,7 @@ def test_the_second_of_two_writers_is_refused(large: Large, tmp_path: Path) -> N
     ) as process:
         wait_for(tmp_path / "out.partial" / "state.json", process)
         process.send_signal(signal.SIGSTOP)  # so that it cannot be done too soon
-        second = releasekit(*large.applying(out)[len(COMMAND) :])
+        second = in_process(*large.applying(out)[len(COMMAND) :])
         process.send_signal(signal.SIGCONT)
         assert process.wait() == 0
     assert (second.returncode, second.stdout) == (1, "")
@@ -702,5 +716,5 @@ def test_a_write_that_fails_leaves_nothing_and_names_the_file(
     assert done.stderr.endswith(f": {os.strerror(27)}\n")  # EFBIG
     assert but_unsigned(done.stderr).startswith(f"error: {out}.partial/")
     assert not out.exists()
-    large.run(whole)
+    large.again(whole)
     assert digests(out) == digests(large.release if "make" in command else large.target)

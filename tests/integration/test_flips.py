@@ -64,15 +64,6 @@ def key(number: int) -> PrivateKey:
     return PrivateKey(ec.derive_private_key(number, ec.SECP256R1()))
 
 
-@contextmanager
-def unsynced() -> Iterator[None]:
-    """Nothing waits for the disk: what is lost with the power is not tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None)
-        patch.setattr(os, "fdatasync", lambda fd: None)
-        yield
-
-
 class Flips:
     """A base, a fine-tune, its release, and what becomes of that with a byte changed."""
 
@@ -245,15 +236,13 @@ def marks(flips: Flips) -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flips]:
-    with unsynced():
-        yield Flips(tmp_path_factory.mktemp("signed"), signed=True)
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Flips:
+    return Flips(tmp_path_factory.mktemp("signed"), signed=True)
 
 
 @pytest.fixture(scope="module")
-def unsigned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flips]:
-    with unsynced():
-        yield Flips(tmp_path_factory.mktemp("unsigned"), signed=False)
+def unsigned(tmp_path_factory: pytest.TempPathFactory) -> Flips:
+    return Flips(tmp_path_factory.mktemp("unsigned"), signed=False)
 
 
 def test_the_regions_are_all_of_the_release(signed: Flips, unsigned: Flips) -> None:

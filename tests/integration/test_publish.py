@@ -168,6 +168,8 @@ def test_a_dry_run_changes_nothing_and_tells_the_truth(hub: FakeHub, shelf: Shel
         assert told.pop("commit") == hub.head(REPO)
         assert told.pop("proposed") is None
         plan = planned.json
+        verified, *_ = (stage["name"] for stage in told.pop("stages"))
+        assert [stage["name"] for stage in plan.pop("stages")] == [verified] == ["verify"]
         assert plan == told
         posts = [r.content for r in hub.requests if "/commit/" in r.path]
         lines = [json.loads(line) for post in posts for line in post.splitlines()]

@@ -1549,7 +1549,8 @@ def test_paths_in_a_draft_are_those_that_its_reader_takes(fresh: Desk) -> None:
 
 
 def test_states_are_told_apart() -> None:
-    assert {state.value for state in State} == {"done", "kept", "idle", "to do"}
+    states = {state.value for state in State}
+    assert states == {"done", "kept", "idle", "to do", "failed"}
 
 
 def test_the_command_knows_the_steps() -> None:

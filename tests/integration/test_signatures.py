@@ -610,6 +610,7 @@ def test_a_release_is_signed(world: World, release: Path) -> None:
     assert done.stderr == ""
     found = done.json
     assert found.pop("files") == {n: d for n, d in after.items() if n != "model.sig"}
+    assert [stage["name"] for stage in found.pop("stages")] == ["hash"]
     assert found == {
         "path": str(release),
         "kind": "release",

@@ -143,7 +143,7 @@ class Pair:
 
 
 PAIRS = [
-    "minilm BF16 3e-5",
+    pytest.param("minilm BF16 3e-5", marks=pytest.mark.slow),
     pytest.param("perceptron BF16 3e-6", marks=pytest.mark.slow),
     "perceptron BF16 3e-5",
     pytest.param("perceptron F16 3e-6", marks=pytest.mark.slow),

@@ -1,5 +1,6 @@
 """Models in object storage: S3, as moto's server speaks it on this machine."""
 
+import json
 import os
 import socket
 import subprocess
@@ -18,8 +19,11 @@ from releasekit.parts.split import Share
 from releasekit.parts.tasks import Here
 from releasekit.storage import blocks, store
 from releasekit.storage.store import Store
+from tests.fakehub import FakeHub
+from tests.integration.test_convert_spread import containers
 from tests.integration.test_lineage import Line, make_line
 from tests.integration.tools import digests, good, here
+from tests.integration.tools import releasekit as run
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
@@ -252,7 +256,7 @@ def test_a_file_that_is_replaced_is_read_anew(
         releasekit.apply_delta(base, releases[1], tmp_path / "early")
     put(s3, line.releases[0], "v1")  # over what was there: the manifest is another
     releasekit.apply_delta(base, releases[1], tmp_path / "new")
-    assert digests(tmp_path / "new") == digests(line.models[1])
+    assert digests(tmp_path / "new") == digests(line.models[0])
 
 
 def test_a_single_file_serves(
@@ -336,3 +340,93 @@ def test_blocks_of_any_size_read_the_same(
         file = blocks.StoredFile(path=Path("a"), size=300, name="a", blocks=kept)
         for offset, nbytes in ((0, 300), (0, 0), (299, 1), (50, 100), (150, 150), (1, 7)):
             assert file.read(offset, nbytes) == data[offset : offset + nbytes]
+
+
+def test_models_on_the_hub_are_read_by_range(
+    hub: FakeHub, line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store._file_system.cache_clear()
+    for name, folder in (("org/base", line.base), ("acme/release", line.releases[0])):
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        hub.put(name, {path.relative_to(folder).as_posix(): path for path in paths})
+    releasekit.apply_delta("hf://org/base", "hf://acme/release@main", tmp_path / "new")
+    assert digests(tmp_path / "new") == digests(line.models[0])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return containers(tmp_path_factory.mktemp("models"))
+
+
+@pytest.mark.parametrize("container", ["safetensors", "PyTorch"])
+def test_convert_reads_and_writes_there(
+    models: dict[str, Path], s3: s3fs.S3FileSystem, tmp_path: Path, container: str
+) -> None:
+    place = put(s3, models[container], "in")
+    options = ("--dtype", "smallest", "--shard-size", "3KB")
+    releasekit.convert(
+        models[container], tmp_path / "whole", dtype="smallest", shard_nbytes=3000
+    )
+    done = good("convert", place, "s3://models/new", *options, "--json")
+    assert done.json["out"] == "s3://models/new"
+    assert digests(get(s3, "new", tmp_path / "new")) == digests(tmp_path / "whole")
+    good("convert", place, tmp_path / "local", *options)
+    assert digests(tmp_path / "local") == digests(tmp_path / "whole")
+    for number in (1, 2, 1, 2):  # at first they look, then they write
+        good("convert", place, "s3://models/parts", *options, "--shard", f"{number}/2")
+    good("convert", place, "s3://models/parts", *options, "--finish")
+    assert digests(get(s3, "parts", tmp_path / "parts")) == digests(tmp_path / "whole")
+    assert s3.find("models/parts.partial") == []
+
+
+def test_what_is_there_is_verified(
+    line: Line, inputs: tuple[str, list[str]], s3: s3fs.S3FileSystem
+) -> None:
+    _, (release, *_) = inputs
+    found = good("verify", release, "--json").json
+    assert (found["ok"], found["path"]) == (True, release)
+    assert {file["status"] for file in found["files"]} == {"good"}
+    model = put(s3, line.models[0], "rebuilt")
+    assert good("verify", model, "--against", release, "--json").json["ok"]
+    shares = [
+        good("verify", model, "--against", release, "--shard", share, "--json").json
+        for share in ("1/2", "2/2")
+    ]
+    looked = [file["path"] for share in shares for file in share["files"]]
+    assert sorted(looked) == sorted(digests(line.models[0]))
+    (name, *_) = [name for name in s3.find("models/rebuilt") if name.endswith(".json")]
+    s3.pipe(name, b"{}")
+    weights, *_ = [n for n in s3.find("models/rebuilt") if n.endswith(".safetensors")]
+    data = bytearray(s3.cat_file(weights))
+    data[-1] ^= 1
+    s3.pipe(weights, bytes(data))
+    s3.pipe("models/rebuilt/more.safetensors", bytes(data))
+    done = here("verify", model, "--against", release, "--json")
+    assert done.code == 5
+    assert {
+        file["path"]: file["status"]
+        for file in done.json["files"]
+        if file["status"] != "good"
+    } == {
+        name.rpartition("/")[2]: "wrong",
+        weights.rpartition("/")[2]: "wrong",
+        "more.safetensors": "unexpected",
+    }
+
+
+@pytest.mark.slow
+def test_ray_reads_and_writes_there(
+    line: Line, inputs: tuple[str, list[str]], s3: s3fs.S3FileSystem, tmp_path: Path
+) -> None:
+    base, releases = inputs
+    options = [text for one in releases for text in ("--delta", one)]
+    done = run(
+        *("apply-delta", "--base", base, *options, "--out", "s3://models/new"),
+        *("--engine", "ray", "--json"),
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sum(worker["parts"] for worker in json.loads(done.stdout)["workers"]) == 2
+    assert digests(get(s3, "new", tmp_path / "new")) == digests(line.models[2])
+    assert s3.find("models/new.partial") == []

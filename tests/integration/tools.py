@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from releasekit.cli import cli
@@ -97,6 +98,17 @@ def in_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     done = here(*arguments)
     stderr = but_unsigned(done.stderr)
     return subprocess.CompletedProcess([], done.code, done.stdout, stderr)
+
+
+def measured_briefly(patch: pytest.MonkeyPatch) -> None:
+    """Lets `plan --measure` take a second, not ten: its rates are rough, all else is so."""
+    for name, value in {
+        "_HASHED": 1 << 20,
+        "_FILE": 1 << 24,
+        "_ROWS": 1000,
+        "_TENSORS": 500,
+    }.items():
+        patch.setattr(f"releasekit.planning.measure.{name}", value)
 
 
 def but_unsigned(stderr: str) -> str:

@@ -266,15 +266,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(
-    world: World,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Scene:
-    """Acme's key is trusted. Nothing waits for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-    monkeypatch.setattr(os, "fdatasync", lambda fd: None)
+def scene(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Scene:
+    """Acme's key is trusted."""
     made = Scene(world, tmp_path, capsys)
     made.trust("acme", KEY)
     return made
@@ -1673,9 +1666,10 @@ def test_an_extra_file_in_a_folder_that_cannot_be_listed(
             raise PermissionError(13, "Permission denied", str(closed))
         return real(path)
 
-    monkeypatch.setattr(os, "scandir", scandir)
-    for done in (scene.apply(), scene.verify()):
-        failed(done, 1, f"{closed}: Permission denied")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        for done in (scene.apply(), scene.verify()):
+            failed(done, 1, f"{closed}: Permission denied")
     assert not scene.out.exists()
 
 

@@ -15,6 +15,8 @@ from releasekit.evals.document import Evaluations, pack, parse
 from releasekit.evals.scores import HARNESS, KINDS, Origin, Results, Score, Unit
 from releasekit.evals.suites import SUITES
 
+#: Each is many suites.
+FEWER = settings(max_examples=settings().max_examples // 3)
 TASKS = sorted({task.name for suite in SUITES.values() for task in suite.tasks})
 
 lines = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
@@ -77,7 +79,7 @@ def collection(found: Sequence[Score]) -> Collection:
 collections = st.lists(scores(), min_size=1, max_size=12).map(collection)
 
 
-@settings(max_examples=40)  # each is many suites
+@FEWER
 @given(st.lists(scores(), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_the_order_of_files_changes_nothing(found: list[Score], random: Random) -> None:
     shuffled = found.copy()
@@ -90,7 +92,7 @@ def test_the_order_of_files_changes_nothing(found: list[Score], random: Random) 
         assert isinstance(other, str)
 
 
-@settings(max_examples=40)  # each is many suites
+@FEWER
 @given(collections, st.none() | collections)
 def test_what_is_packed_is_read_again(model: Collection, base: Collection | None) -> None:
     evaluations = Evaluations.of(model, base)
@@ -126,7 +128,7 @@ def test_an_average_is_the_mean_of_all_tasks(name: str, values: list[float]) -> 
         assert average(suite, without).average is None
 
 
-@settings(max_examples=40)  # each is many suites
+@FEWER
 @given(collections, collections)
 def test_differences_turn_round_with_the_models(one: Collection, other: Collection) -> None:
     there = {

@@ -46,7 +46,7 @@ def views(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     return shape, strides, draw(st.integers(0, _WORDS - extent))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=2 * settings().max_examples)  # each is quick
 @given(made=views(), part=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_a_range_of_a_view(
     words: tuple[OpenFile, np.ndarray],
@@ -63,7 +63,6 @@ def test_a_range_of_a_view(
     assert np.array_equal(out.view(np.uint16), expected[low:high])
 
 
-@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_range_of_joined_views(
     words: tuple[OpenFile, np.ndarray], data: st.DataObject

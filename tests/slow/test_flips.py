@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.integration.test_flips import REGIONS, Flips, check_signed, unsynced
+from tests.integration.test_flips import REGIONS, Flips, check_signed
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ SEED = 2
 
 @pytest.fixture(scope="module")
 def signed() -> Iterator[Flips]:
-    with unsynced(), TemporaryDirectory() as name:
+    with TemporaryDirectory() as name:
         yield Flips(Path(name), signed=True)
 
 
