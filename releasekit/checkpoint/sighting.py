@@ -3,8 +3,9 @@
 Where parts of some work are done on several machines, each opens the inputs under the path
 that it is told. A copy that is older there, or another model of the same shape, would pass
 unnoticed into the result. So sizes of files, all names, dtypes and shapes, and a page of
-each of some tensors are compared: hardly any page of a fine-tune is as in its base. That
-tells what is different by mistake; it is no proof, as digests would be.
+some tensors, the largest of each file among them, are compared: hardly any page of a
+fine-tune is as in its base. That tells what is different by mistake; it is no proof, as
+digests would be.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import Final, Self
 
 import numpy as np
 
-from releasekit.checkpoint import Checkpoint, StoredCheckpoint
+from releasekit.checkpoint import StoredCheckpoint
 from releasekit.digest import blake3, sha256_hex
 from releasekit.errors import IntegrityError
 from releasekit.names import shown
 from releasekit.tensors import TensorSpec
 
-_SAMPLES: Final = 32  # tensors of which some bytes are read
+_SAMPLES: Final = 32  # tensors of which some bytes are read, and one of each file
 _SAMPLE: Final = 4096  # bytes of each; words of any dtype
 _SAME: Final = (
     "every machine must find the same model under this path, and nothing may write to it"
@@ -89,11 +90,17 @@ def _header(specs: Mapping[str, TensorSpec]) -> str:
     return sha256_hex(json.dumps(lines).encode())
 
 
-def _samples(checkpoint: Checkpoint) -> dict[str, str]:
-    """Digests of bytes from the middle of tensors that are spread over all of them."""
+def _samples(checkpoint: StoredCheckpoint) -> dict[str, str]:
+    """Digests of bytes from the middle of tensors: of each file, and spread over all."""
     specs = [spec for spec in checkpoint.specs.values() if spec.nbytes]
+    largest: dict[str, TensorSpec] = {}
+    for spec in specs:
+        known = largest.setdefault(checkpoint.home(spec.name), spec)
+        if spec.nbytes > known.nbytes:
+            largest[checkpoint.home(spec.name)] = spec
+    spread = specs[:: -(-len(specs) // _SAMPLES) or 1]
     found = {}
-    for spec in specs[:: -(-len(specs) // _SAMPLES) or 1]:
+    for spec in {one.name: one for one in (*spread, *largest.values())}.values():
         start = (spec.nbytes - min(_SAMPLE, spec.nbytes)) // 2 // _SAMPLE * _SAMPLE
         data = np.empty(min(_SAMPLE, spec.nbytes - start), np.uint8)
         checkpoint.read(spec.name, start, data)

@@ -17,11 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final, Unpack
+from typing import Unpack
 
-import numpy as np
-
-from releasekit.checkpoint import StoredCheckpoint
 from releasekit.checkpoint.locate import refuse_hub
 from releasekit.checkpoint.sighting import Sighting
 from releasekit.delta.made import MakeResult
@@ -30,7 +27,7 @@ from releasekit.delta.making import Making
 from releasekit.delta.request import Opened, Options, Request
 from releasekit.delta.spread import PIECE_NBYTES
 from releasekit.device.choose import Engine, check_device
-from releasekit.digest import blake3, sha256_hex
+from releasekit.digest import sha256_hex
 from releasekit.output import Sharing
 from releasekit.parts.shares import PartResult, require_begun
 from releasekit.parts.split import Share
@@ -38,9 +35,6 @@ from releasekit.parts.tasks import Here, Pool
 from releasekit.progress import in_turn
 from releasekit.storage.address import absolute
 from releasekit.storage.output import check_output, output_folder
-from releasekit.tensors import TensorSpec
-
-_PAGE: Final = 4096  # bytes
 
 
 def make_spread(
@@ -162,8 +156,7 @@ def _spec(request: Request, opened: Opened) -> Making:
     inputs, maker = opened.inputs, opened.order.maker
     seen = Sighting.of(inputs.base), Sighting.of(inputs.target)
     # Records of other inputs would be of no use, so these are other work.
-    pages = _pages(inputs.base), _pages(inputs.target)
-    shaping = [maker.key(), *(asdict(one) for one in seen), *pages]
+    shaping = [maker.key(), *(asdict(one) for one in seen)]
     return Making(
         base=opened.base.shared,
         target=opened.target.shared,
@@ -176,19 +169,3 @@ def _spec(request: Request, opened: Opened) -> Making:
         threads=request.threads,
         max_memory=request.max_memory,
     )
-
-
-def _pages(checkpoint: StoredCheckpoint) -> list[str]:
-    """Digests of some bytes of each file: one may have been made anew since."""
-    largest: dict[str, TensorSpec] = {}
-    for name, spec in checkpoint.specs.items():
-        known = largest.setdefault(checkpoint.home(name), spec)
-        if spec.nbytes > known.nbytes:
-            largest[checkpoint.home(name)] = spec
-    found = []
-    for spec in largest.values():
-        page = np.empty(min(_PAGE, spec.nbytes), np.uint8)
-        start = (spec.nbytes - page.size) // 2 // _PAGE * _PAGE
-        checkpoint.read(spec.name, start, page)
-        found.append(blake3(page.data).hexdigest())
-    return found

@@ -368,7 +368,7 @@ def test_a_report_tells_of_no_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HTTPS_PROXY", "http://proxyuser:proxypass@proxy.acme.corp:1")
     monkeypatch.chdir(models)
     message = (
-        f"{models}/sub dir/tune/x.bin: https://u:{TOKEN}@hub.acme.corp/project-x/y?sig=quokka "
+        f"{models}/sub dir/tune/x.bin: https://u:{TOKEN}@hub.acme.corp/project-x/y?sig=quo "
         f"gave: proxypass willie's Authorization: Bearer {TOKEN}"
     )
 
@@ -389,7 +389,7 @@ def test_a_report_tells_of_no_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         TOKEN,
         "acme.corp",
         "proxy",
-        "quokka",
+        "quo",
     )
     assert [word for word in private if word in text.replace("HTTPS_PROXY", "")] == []
     found = json.loads(text)
