@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from releasekit.delta.apply import ApplyPlan, ApplyResult, apply_delta, plan_apply
     from releasekit.delta.diagnosis import Finding
     from releasekit.delta.load import load_into
-    from releasekit.delta.made import MakeResult
-    from releasekit.delta.make import make_delta
-    from releasekit.delta.make_spread import finish_make, make_share, make_spread
+    from releasekit.delta.making.made import MakeResult
+    from releasekit.delta.making.make import make_delta
+    from releasekit.delta.making.spread import finish_make, make_share, make_spread
     from releasekit.delta.open import OpenDelta, open_delta
     from releasekit.delta.preflight import Preflight
     from releasekit.delta.spread import apply_share, apply_spread, finish_apply
@@ -130,7 +130,7 @@ _HOMES = {
     "LicenseError": "errors",
     "Licensing": "licensing.terms",
     "Machine": "planning.planner",
-    "MakeResult": "delta.made",
+    "MakeResult": "delta.making.made",
     "OpenDelta": "delta.open",
     "PartResult": "parts.shares",
     "Plan": "planning.planner",
@@ -167,14 +167,14 @@ _HOMES = {
     "fetch": "fetching",
     "finish_apply": "delta.spread",
     "finish_convert": "conversion.spread",
-    "finish_make": "delta.make_spread",
+    "finish_make": "delta.making.spread",
     "identify": "identification",
     "import_delta": "foreign.importing",
     "inspect": "inspection",
     "load_into": "delta.load",
-    "make_delta": "delta.make",
-    "make_share": "delta.make_spread",
-    "make_spread": "delta.make_spread",
+    "make_delta": "delta.making.make",
+    "make_share": "delta.making.spread",
+    "make_spread": "delta.making.spread",
     "measure": "planning.measure",
     "narrowest": "comparison",
     "open_delta": "delta.open",

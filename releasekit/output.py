@@ -367,8 +367,9 @@ def check_output(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None
     """Refuse an output folder that must not be written; raises as `OutputFolder` does."""
     if is_stored(out):
         raise UsageError(
-            f"{text(out)}: this writes to folders of this machine alone; make-delta, "
-            "apply-delta and convert write to object storage"
+            f"{text(out)}: this writes to folders of this machine alone; the commands "
+            "make-delta, apply-delta and convert write to object storage, and in Python "
+            "make_spread, apply_spread and convert_spread"
         )
     if not out.name or out.name == "..":
         raise UsageError(f"{out}: names no folder to make; choose another --out")

@@ -13,7 +13,7 @@ import click
 from releasekit.cli.shell import Shell, printable
 
 if TYPE_CHECKING:
-    from releasekit.delta.make import MakeResult
+    from releasekit.delta.making.make import MakeResult
     from releasekit.findings import RuleFinding
     from releasekit.licenses.chain import Chain
     from releasekit.licensing.terms import Licensing

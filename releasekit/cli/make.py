@@ -28,7 +28,7 @@ from releasekit.cli.spreading import (
 )
 
 if TYPE_CHECKING:
-    from releasekit.delta.make import MakeResult
+    from releasekit.delta.making.make import MakeResult
 
 
 @click.command("make-delta", epilog=EPILOG)

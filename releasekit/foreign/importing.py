@@ -17,8 +17,8 @@ from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import locate
 from releasekit.codec import Ulp
 from releasekit.conversion import beside_as_written, dtype_name
-from releasekit.delta.make import DEFAULT_SHARD_NBYTES as DEFAULT_PAYLOADS
-from releasekit.delta.make import MakeResult, make_release
+from releasekit.delta.making.make import DEFAULT_SHARD_NBYTES as DEFAULT_PAYLOADS
+from releasekit.delta.making.make import MakeResult, make_release
 from releasekit.delta.notary import Label, Notary, Source
 from releasekit.device.choose import AUTO as AUTO_DEVICE
 from releasekit.errors import UsageError

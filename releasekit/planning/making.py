@@ -1,11 +1,11 @@
 """The making of a release as parts, from the headers of base and target.
 
-As `delta.make_parts` has them: a weight file of the target, or some tensors of a large one,
-is read with the base's tensors of the same names, coded, and decoded again; digests are
-taken of target and base. A file that is cut is hashed as a whole by a part of its own, and
-so are base tensors that no operation reads, and the base's files, which the release names
-as what it was made from. Then payloads are put into the release's files, and these are read
-back.
+As `delta.making.parts` has them: a weight file of the target, or some tensors of a large
+one, is read with the base's tensors of the same names, coded, and decoded again; digests
+are taken of target and base. A file that is cut is hashed as a whole by a part of its own,
+and so are base tensors that no operation reads, and the base's files, which the release
+names as what it was made from. Then payloads are put into the release's files, and these
+are read back.
 
 How small a delta is shows only once it is made, so its ratio is taken from elsewhere.
 """
@@ -17,10 +17,10 @@ from typing import Final
 
 from releasekit.checkpoint import LaidOut, StoredCheckpoint
 from releasekit.codec import Ulp
-from releasekit.delta.encode import need
-from releasekit.delta.make import DEFAULT_SHARD_NBYTES
-from releasekit.delta.make_plan import pieces, runs, unread
-from releasekit.delta.plan import choose_op
+from releasekit.delta.making.encode import need
+from releasekit.delta.making.make import DEFAULT_SHARD_NBYTES
+from releasekit.delta.making.pieces import pieces, runs, unread
+from releasekit.delta.making.plan import choose_op
 from releasekit.delta.spread import PIECE_NBYTES
 from releasekit.operations import Op
 from releasekit.planning.model import Part, Phase

@@ -28,7 +28,7 @@ from releasekit.authenticity import Policy
 from releasekit.blocks import writer
 from releasekit.codec import Ulp
 from releasekit.delta.apply import apply_delta
-from releasekit.delta.make import make_delta
+from releasekit.delta.making.make import make_delta
 from releasekit.digest import blake3, sha256
 from releasekit.manifest import FileEntry, Manifest, WeightEntry
 from releasekit.manifest_parser import parse

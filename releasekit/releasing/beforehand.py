@@ -15,9 +15,9 @@ from typing import Final
 
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import look
+from releasekit.delta.making.source import list_target
 from releasekit.delta.notary import read_succession
 from releasekit.delta.predecessor import BaseRelease
-from releasekit.delta.source import list_target
 from releasekit.errors import LicenseError, UsageError
 from releasekit.findings import RuleFinding
 from releasekit.license_files import kind_of, read_chain

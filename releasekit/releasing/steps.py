@@ -30,8 +30,8 @@ from typing import Any, Final
 from releasekit.amending import amend
 from releasekit.authenticity import Policy
 from releasekit.conversion import SMALLEST, ConvertResult, convert
-from releasekit.delta.make import make_delta
-from releasekit.delta.seats import Seat
+from releasekit.delta.making.make import make_delta
+from releasekit.delta.making.seats import Seat
 from releasekit.errors import IntegrityError, LicenseError
 from releasekit.licensing.clearance import CARD, check_licenses
 from releasekit.licensing.terms import Licensing

@@ -16,9 +16,9 @@ from pathlib import Path
 from releasekit.checkpoint import Checkpoint, open_found
 from releasekit.checkpoint.discover import find
 from releasekit.checkpoint.locate import locate
-from releasekit.delta.common import CommonBase
-from releasekit.delta.once import FileDigests
-from releasekit.delta.seats import Seat, Wish, rounds
+from releasekit.delta.making.common import CommonBase
+from releasekit.delta.making.once import FileDigests
+from releasekit.delta.making.seats import Seat, Wish, rounds
 from releasekit.device.choose import engines
 from releasekit.errors import ReleaseKitError
 from releasekit.progress import Progress, ProgressCallback

@@ -23,7 +23,7 @@ from releasekit.checkpoint.beside import beside
 from releasekit.checkpoint.derived import Cast
 from releasekit.checkpoint.discover import choose, find
 from releasekit.conversion import FLOATS, SMALLEST
-from releasekit.delta.make import DEFAULT_SHARD_NBYTES
+from releasekit.delta.making.make import DEFAULT_SHARD_NBYTES
 from releasekit.hub.address import CACHE_ELSEWHERE
 from releasekit.output import PARTIAL_SUFFIX, free_nbytes, require_space
 from releasekit.releasing.file import DELTA

@@ -85,7 +85,7 @@ def counted(at: Path, arguments: list[str]) -> None:
     from releasekit import hashing
     from releasekit.cli import cli
     from releasekit.cli.shell import run
-    from releasekit.delta import once
+    from releasekit.delta.making import once
 
     counts, lock = {"read": 0, "hashed": 0}, threading.Lock()
     ours = {path.stat().st_ino for path in (at / "base").glob("*.safetensors")}

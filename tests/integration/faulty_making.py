@@ -7,8 +7,9 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from releasekit.delta import make_parts, shard_parts
-from releasekit.delta.making import Making
+from releasekit.delta.making import assembling as shard_parts
+from releasekit.delta.making import parts as make_parts
+from releasekit.delta.making.told import Making
 from releasekit.parts.tasks import Advance, Task
 
 #: Names a folder, in which a mark says that a part was begun.

@@ -37,7 +37,7 @@ from releasekit import (
     preflight,
     verify,
 )
-from releasekit.delta.make import MakeResult
+from releasekit.delta.making.make import MakeResult
 from releasekit.tensors import DTYPES
 from tests.builders import RawTensor, model_folder, safetensors_bytes
 from tests.integration.tools import (

@@ -34,9 +34,9 @@ from releasekit import (
 )
 from releasekit.checkpoint import open_checkpoint
 from releasekit.checkpoint.sighting import Sighting
-from releasekit.delta import make_job
-from releasekit.delta.make_parts import HashFilePart, input_part
-from releasekit.delta.making import Making
+from releasekit.delta.making import job as make_job
+from releasekit.delta.making.parts import HashFilePart, input_part
+from releasekit.delta.making.told import Making
 from releasekit.output import OutputFolder, partial_of
 from releasekit.parts.records import Records
 from releasekit.parts.shares import PartResult
@@ -566,7 +566,7 @@ def test_aliases_are_found_by_the_first_share_alone(
     def never(*arguments: object) -> None:
         raise AssertionError("they are known")
 
-    monkeypatch.setattr("releasekit.delta.maker.find_aliases", never)
+    monkeypatch.setattr("releasekit.delta.making.maker.find_aliases", never)
     share(world, out, 2, 2)
     finish(world, out)
     assert digests(out) == world.released
@@ -685,7 +685,7 @@ DRIVER = """
 import json, os, sys
 from pathlib import Path
 from releasekit import Ulp, make_spread
-from releasekit.delta import make_job
+from releasekit.delta.making import job as make_job
 from releasekit.parts.cluster import Cluster
 from tests.integration import faulty_making
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from releasekit import apply_delta, inspect, make_delta, open_delta, verify
 from releasekit.codec import Ulp
-from releasekit.delta.make import MakeResult
+from releasekit.delta.making.make import MakeResult
 from tests.builders import RawTensor, model_folder, raw_header, safetensors_bytes
 from tests.integration.tools import (
     Model,

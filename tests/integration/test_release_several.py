@@ -253,10 +253,10 @@ class Counts:
                 return str(self._hasher.hexdigest())
 
         patch.setattr(os, "preadv", counting_preadv)
-        for module in ("releasekit.hashing", "releasekit.delta.once"):
+        for module in ("releasekit.hashing", "releasekit.delta.making.once"):
             patch.setattr(f"{module}.hash_one", counting_hash_one)
         # Of a make, the target's tensors, and the base's unless others take its digests.
-        for module in ("releasekit.delta.encode", "releasekit.delta.common"):
+        for module in ("releasekit.delta.making.encode", "releasekit.delta.making.common"):
             patch.setattr(f"{module}.blake3", CountingBlake3)
 
 

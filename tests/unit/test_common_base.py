@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from releasekit.checkpoint.hashing import hash_tensor, hash_tensors
-from releasekit.delta.common import CommonBase, CommonReader
-from releasekit.delta.wanted import Key, Wanted
+from releasekit.delta.making.common import CommonBase, CommonReader
+from releasekit.delta.making.wanted import Key, Wanted
 from releasekit.digest import blake3
 from releasekit.errors import IntegrityError
 from releasekit.pipeline import Buffer, Workers

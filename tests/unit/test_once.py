@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from releasekit.delta.once import FileDigests
+from releasekit.delta.making.once import FileDigests
 from releasekit.errors import IntegrityError
 from releasekit.pipeline import Workers
 from releasekit.progress import Progress, Stage

@@ -8,9 +8,9 @@ import pytest
 
 from releasekit.checkpoint import open_checkpoint
 from releasekit.codec import Add, Ulp
-from releasekit.delta.common import BLOCK, CommonBase
-from releasekit.delta.once import FileDigests
-from releasekit.delta.seats import Round, Wish, rounds
+from releasekit.delta.making.common import BLOCK, CommonBase
+from releasekit.delta.making.once import FileDigests
+from releasekit.delta.making.seats import Round, Wish, rounds
 from releasekit.resources import Need, share_out
 from tests.builders import model_folder
 

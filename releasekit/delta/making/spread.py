@@ -21,10 +21,10 @@ from typing import Unpack
 
 from releasekit.checkpoint.locate import refuse_hub
 from releasekit.checkpoint.sighting import Sighting
-from releasekit.delta.made import MakeResult
-from releasekit.delta.make_job import Job
-from releasekit.delta.making import Making
-from releasekit.delta.request import Opened, Options, Request
+from releasekit.delta.making.job import Job
+from releasekit.delta.making.made import MakeResult
+from releasekit.delta.making.request import Opened, Options, Request
+from releasekit.delta.making.told import Making
 from releasekit.delta.spread import PIECE_NBYTES
 from releasekit.device.choose import Engine, check_device
 from releasekit.digest import sha256_hex

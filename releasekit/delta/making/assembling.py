@@ -14,9 +14,9 @@ import numpy as np
 
 from releasekit.checkpoint.files import Opener, Readable
 from releasekit.checkpoint.locate import approach
-from releasekit.delta.make_parts import combined
-from releasekit.delta.making import Making
-from releasekit.delta.shards import Waiting, header_of, not_read_back, write_shard
+from releasekit.delta.making.parts import combined
+from releasekit.delta.making.shards import Waiting, header_of, not_read_back, write_shard
+from releasekit.delta.making.told import Making
 from releasekit.digest import Hash, blake3, sha256
 from releasekit.errors import FormatError, IntegrityError
 from releasekit.manifest import FileEntry

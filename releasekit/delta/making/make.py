@@ -16,14 +16,14 @@ from pathlib import Path
 
 from releasekit.checkpoint import Checkpoint, LaidOut
 from releasekit.codec import Ulp
-from releasekit.delta.encode import StaleJournalError
-from releasekit.delta.made import MakeResult as MakeResult
+from releasekit.delta.making.encode import StaleJournalError
+from releasekit.delta.making.made import MakeResult as MakeResult
+from releasekit.delta.making.order import Order
+from releasekit.delta.making.request import Request
+from releasekit.delta.making.seats import Seat
+from releasekit.delta.making.shards import DEFAULT_SHARD_NBYTES as DEFAULT_SHARD_NBYTES
 from releasekit.delta.notary import Label, Notary
-from releasekit.delta.order import Order
 from releasekit.delta.predecessor import BaseRelease
-from releasekit.delta.request import Request
-from releasekit.delta.seats import Seat
-from releasekit.delta.shards import DEFAULT_SHARD_NBYTES as DEFAULT_SHARD_NBYTES
 from releasekit.device.choose import AUTO, engines
 from releasekit.licensing.papers import Papers
 from releasekit.licensing.terms import NO_LICENSE, Licensing

@@ -15,14 +15,14 @@ from releasekit.checkpoint.files import Coming
 from releasekit.checkpoint.locate import Located, reach
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.codec import Ulp
-from releasekit.delta.making import Inputs
+from releasekit.delta.making.order import Order
+from releasekit.delta.making.seats import Seat
+from releasekit.delta.making.shards import DEFAULT_SHARD_NBYTES
+from releasekit.delta.making.source import list_target
+from releasekit.delta.making.sources import hash_sources
+from releasekit.delta.making.told import Inputs
 from releasekit.delta.notary import TARGET, Hashing, Label, Notary, Source
-from releasekit.delta.order import Order
 from releasekit.delta.predecessor import BaseRelease
-from releasekit.delta.seats import Seat
-from releasekit.delta.shards import DEFAULT_SHARD_NBYTES
-from releasekit.delta.source import list_target
-from releasekit.delta.sources import hash_sources
 from releasekit.device.choose import AUTO, Engine
 from releasekit.hashing import hash_files
 from releasekit.license_files import read_chain

@@ -19,12 +19,12 @@ from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint
 from releasekit.codec import Ulp
 from releasekit.codec.chunks import Chunking
-from releasekit.delta.common import BLOCK, CommonBase, CommonReader
-from releasekit.delta.encode import need
-from releasekit.delta.once import FileDigests
-from releasekit.delta.plan import choose_op
+from releasekit.delta.making.common import BLOCK, CommonBase, CommonReader
+from releasekit.delta.making.encode import need
+from releasekit.delta.making.once import FileDigests
+from releasekit.delta.making.plan import choose_op
+from releasekit.delta.making.source import list_target
 from releasekit.delta.predict import Predictor
-from releasekit.delta.source import list_target
 from releasekit.operations import Op
 from releasekit.pipeline import default_threads
 from releasekit.resources import Need, share_out

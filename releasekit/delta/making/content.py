@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from releasekit.checkpoint import Checkpoint, LaidOutFile
-from releasekit.delta.journal import Coded
+from releasekit.delta.making.journal import Coded
 from releasekit.manifest import FileEntry, WeightEntry
 from releasekit.operations import BaseTensor, Operation
 

@@ -13,15 +13,15 @@ from functools import partial
 from typing import Final
 
 from releasekit.checkpoint.locate import approach
-from releasekit.delta.made import MakeResult
-from releasekit.delta.make_parts import EncodePart, InputPart, input_part
-from releasekit.delta.make_plan import Plan
-from releasekit.delta.make_standing import Standing, results_of
-from releasekit.delta.making import Inputs, Making
+from releasekit.delta.making.assembling import output_part
+from releasekit.delta.making.made import MakeResult
+from releasekit.delta.making.parts import EncodePart, InputPart, input_part
+from releasekit.delta.making.pieces import Plan
+from releasekit.delta.making.request import Opened
+from releasekit.delta.making.standing import Standing, results_of
+from releasekit.delta.making.told import Inputs, Making
 from releasekit.delta.plain import plain_layout
 from releasekit.delta.release import Release
-from releasekit.delta.request import Opened
-from releasekit.delta.shard_parts import output_part
 from releasekit.device.choose import AUTO, CPU, TORCH_NBYTES
 from releasekit.errors import FormatError, IntegrityError
 from releasekit.names import listed

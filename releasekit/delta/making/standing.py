@@ -12,14 +12,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from releasekit.delta.content import Content
-from releasekit.delta.journal import Coded
-from releasekit.delta.make_parts import Encoded, combined
-from releasekit.delta.make_plan import Plan
+from releasekit.delta.making.assembling import ReadPlainPart, ReadShardPart, ShardPart
+from releasekit.delta.making.content import Content
+from releasekit.delta.making.journal import Coded
+from releasekit.delta.making.parts import Encoded, combined
+from releasekit.delta.making.pieces import Plan
+from releasekit.delta.making.request import Opened
+from releasekit.delta.making.shards import Waiting, final_name, grouped
 from releasekit.delta.notary import TARGET
-from releasekit.delta.request import Opened
-from releasekit.delta.shard_parts import ReadPlainPart, ReadShardPart, ShardPart
-from releasekit.delta.shards import Waiting, final_name, grouped
 from releasekit.errors import FormatError
 from releasekit.manifest import FileEntry, Manifest
 from releasekit.output import OutputFolder

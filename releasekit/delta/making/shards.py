@@ -21,8 +21,8 @@ import numpy as np
 
 from releasekit import layout
 from releasekit.blocks import writer
-from releasekit.delta.journal import Coded, Journal, Shard, payload_name, shard_name
-from releasekit.delta.payloads import PayloadWriter
+from releasekit.delta.making.journal import Coded, Journal, Shard, payload_name, shard_name
+from releasekit.delta.making.payloads import PayloadWriter
 from releasekit.digest import blake3, pieces, sha256
 from releasekit.errors import IntegrityError
 from releasekit.layout import Layout

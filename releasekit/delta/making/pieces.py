@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from releasekit.checkpoint import LaidOutFile
-from releasekit.delta.make_parts import (
+from releasekit.delta.making.parts import (
     EncodePart,
     HashBasePart,
     HashFilePart,
     HashFoundPart,
 )
+from releasekit.delta.making.plan import choose_op
+from releasekit.delta.making.request import Opened
 from releasekit.delta.notary import TARGET
-from releasekit.delta.plan import choose_op
-from releasekit.delta.request import Opened
 from releasekit.operations import Op
 from releasekit.parts.tasks import Task
 from releasekit.tensors import TensorSpec

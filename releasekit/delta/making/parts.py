@@ -19,12 +19,12 @@ from typing import Final, Protocol
 import numpy as np
 
 from releasekit.checkpoint.hashing import hash_tensors
-from releasekit.delta.encode import Encoder, need
-from releasekit.delta.journal import Coded, read_coded
-from releasekit.delta.making import Inputs, Making
-from releasekit.delta.payloads import Pack
+from releasekit.delta.making.encode import Encoder, need
+from releasekit.delta.making.journal import Coded, read_coded
+from releasekit.delta.making.payloads import Pack
+from releasekit.delta.making.sources import hash_source
+from releasekit.delta.making.told import Inputs, Making
 from releasekit.delta.plain import PlainFile
-from releasekit.delta.sources import hash_source
 from releasekit.device.choose import engines
 from releasekit.digest import blake3, sha256, sha256_hex
 from releasekit.errors import FormatError

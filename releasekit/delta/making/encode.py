@@ -22,10 +22,10 @@ from releasekit.checkpoint.hashing import Digesting, hash_from
 from releasekit.codec import Ulp, ulp
 from releasekit.codec.chunks import Chunking
 from releasekit.codec.kernels import as_words
-from releasekit.delta.journal import Coded
-from releasekit.delta.payloads import Payloads
+from releasekit.delta.making.journal import Coded
+from releasekit.delta.making.payloads import Payloads
+from releasekit.delta.making.plan import choose_op
 from releasekit.delta.plain import CHUNKS, PlainFile
-from releasekit.delta.plan import choose_op
 from releasekit.delta.predict import Predictor
 from releasekit.digest import Hash, blake3
 from releasekit.errors import IntegrityError

@@ -12,14 +12,14 @@ from pathlib import Path
 from releasekit.checkpoint import Checkpoint, LaidOut
 from releasekit.checkpoint.hashing import hash_tensors
 from releasekit.codec import Ulp
-from releasekit.delta.content import Content
-from releasekit.delta.encode import Encoder
-from releasekit.delta.journal import Journal
+from releasekit.delta.making.content import Content
+from releasekit.delta.making.encode import Encoder
+from releasekit.delta.making.journal import Journal
+from releasekit.delta.making.plan import find_aliases
+from releasekit.delta.making.shards import ShardWriter, not_read_back
 from releasekit.delta.notary import Label, Notary
 from releasekit.delta.plain import PlainFile, plain_layout
-from releasekit.delta.plan import find_aliases
 from releasekit.delta.release import Release
-from releasekit.delta.shards import ShardWriter, not_read_back
 from releasekit.device.choose import Engine
 from releasekit.digest import sha256, sha256_hex
 from releasekit.hashing import hash_files

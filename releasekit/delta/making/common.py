@@ -1,4 +1,4 @@
-"""One base that several makes read side by side: each byte is read once, and hashed once.
+"""One base that several makes read side by side: each byte is read and hashed once.
 
 Makes on one base want the same tensors in the same order, each at its own pace. So a tensor
 is cut into blocks: whoever is the first to want one reads it, and it is kept until all who
@@ -23,7 +23,7 @@ import numpy as np
 
 from releasekit.checkpoint import Checkpoint
 from releasekit.checkpoint.hashing import Digesting
-from releasekit.delta.wanted import Key, Wanted
+from releasekit.delta.making.wanted import Key, Wanted
 from releasekit.digest import blake3
 from releasekit.pipeline import Buffer
 from releasekit.tensors import TensorSpec

@@ -14,15 +14,15 @@ from typing import Self
 from releasekit.checkpoint import Checkpoint, LaidOut
 from releasekit.checkpoint.locate import locate
 from releasekit.codec import Ulp
-from releasekit.delta.accept import accept_bases, check_accepted
-from releasekit.delta.content import Content
-from releasekit.delta.encode import need
-from releasekit.delta.made import MakeResult
-from releasekit.delta.maker import Maker
+from releasekit.delta.making.accept import accept_bases, check_accepted
+from releasekit.delta.making.content import Content
+from releasekit.delta.making.encode import need
+from releasekit.delta.making.made import MakeResult
+from releasekit.delta.making.maker import Maker
+from releasekit.delta.making.small_files import write_small_files
 from releasekit.delta.notary import Label, Notary
 from releasekit.delta.plain import refuse_names
 from releasekit.delta.predecessor import BaseRelease
-from releasekit.delta.small_files import write_small_files
 from releasekit.device.choose import Engine, explain
 from releasekit.errors import UsageError
 from releasekit.licensing.papers import Papers, check_own_chain, findings_of

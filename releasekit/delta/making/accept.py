@@ -14,7 +14,7 @@ from pathlib import Path
 from releasekit import digest
 from releasekit.checkpoint import Checkpoint, open_checkpoint
 from releasekit.checkpoint.hashing import hash_tensors
-from releasekit.delta.plan import choose_op
+from releasekit.delta.making.plan import choose_op
 from releasekit.errors import BaseMismatchError
 from releasekit.manifest import Manifest
 from releasekit.names import shown
