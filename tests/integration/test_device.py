@@ -131,7 +131,7 @@ def force(monkeypatch: pytest.MonkeyPatch, devices: list[torch.device]) -> list[
         Engine(combine=adder, allocate=allocator(adder.device), host_nbytes=1 << 20)
         for adder in adders
     ]
-    for user in ("apply", "make"):
+    for user in ("apply", "making.make"):
         monkeypatch.setattr(f"releasekit.delta.{user}.engines", lambda _: chosen)
     return adders
 

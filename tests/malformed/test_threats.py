@@ -1507,7 +1507,7 @@ def test_a_crash_between_the_files_of_a_signature(
 
 
 @pytest.mark.parametrize(
-    "place", ["notary.sign_rebuilt", "notary.sign_files", "maker.Maker.read_back"]
+    "place", ["notary.sign_rebuilt", "notary.sign_files", "making.maker.Maker.read_back"]
 )
 def test_a_crash_before_a_release_is_signed(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, place: str
