@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Generator, Iterator
 from itertools import count
 from pathlib import Path
@@ -31,6 +32,18 @@ settings.load_profile("quick")
 #: Where certificates are looked for.
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _USERS = {name: os.environ[name] for name in _CERTIFICATES if name in os.environ}
+
+
+@pytest.hookimpl(tryfirst=True)  # before what is slow is left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of `sampled(n)` tests, all cases but every n-th are slow."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        if (sampled := item.get_closest_marker("sampled")) is not None:
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % sampled.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
 
 
 @pytest.hookimpl(wrapper=True)

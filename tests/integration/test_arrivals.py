@@ -487,6 +487,7 @@ def test_what_passes_is_borne(online: FakeHub, world: World, out: Path, fault: s
     assert apply(out).code == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("place", [20, -1])
 @pytest.mark.parametrize("of", ["base", "release"])
 def test_a_flipped_byte_in_a_file_is_found(
@@ -504,6 +505,7 @@ def test_a_flipped_byte_in_a_file_is_found(
     assert apply(out).code == 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("place", [0, 100, 900, 20_000, HEAD - 1])
 @pytest.mark.parametrize("of", ["base", "release"])
 def test_a_flipped_byte_in_what_is_read_before_is_found(

@@ -511,6 +511,7 @@ def test_apply_goes_on_with_the_right_base_after_a_wrong_one(
     assert sorted(tmp_path.iterdir()) == [base, out]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("changed", ["base", "target"])
 def test_make_whose_input_is_cut_meanwhile_can_be_repeated(
     world: World, tmp_path: Path, changed: str

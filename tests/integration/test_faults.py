@@ -156,6 +156,7 @@ def test_another_dtype_or_shape_is_named(
     )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("number", range(24))
 def test_a_single_wrong_bit_is_found_in_its_tensor(
     world: World, tmp_path: Path, number: int
@@ -316,6 +317,7 @@ def test_these_are_all_files_of_the_release(world: World) -> None:
     assert digests(world.release).keys() == set(FILES)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("spoil", SPOILS, ids=lambda spoil: spoil.__name__)
 def test_a_spoiled_file_of_the_release_is_found(

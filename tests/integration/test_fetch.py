@@ -331,6 +331,7 @@ FLEETING: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize(
     ("place", "kind"),
@@ -449,6 +450,7 @@ def test_each_step_forward_counts(hub: FakeHub) -> None:
 # What does not pass.
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize(
     ("place", "fault", "count", "message"),
@@ -806,6 +808,7 @@ def await_file(root: Path, process: subprocess.Popen[str], nbytes: int) -> None:
     raise AssertionError("nothing came")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_process_is_gone_on_with_inside_the_file(
     hub: FakeHub, tmp_path: Path, to: tuple[str | Path, ...], how: signal.Signals

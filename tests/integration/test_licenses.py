@@ -402,6 +402,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule[:30] or case.name)
 def test_what_the_check_finds_of_a_release(world: World, own: Path, case: Case) -> None:
     put(world.root, {"USE_POLICY.md": POLICY, "terms.txt": b"ours"})
@@ -1070,6 +1071,7 @@ def at_a_terminal(*arguments: str | Path, answer: bytes) -> Done:
     return Done(process.returncode, text, "")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("answer", "code"), [(b"y\n", 0), (b"n\n", 7), (b"\n", 7), (b"\x04", 130)]
 )

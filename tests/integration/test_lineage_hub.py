@@ -179,6 +179,7 @@ def test_who_names_only_the_upgrade_is_told_where_the_release_before_is(
     assert digests(tmp_path / "o") == digests(world.models[1])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("which", [0, 1, 4])
 def test_a_download_that_fails_ends_the_run_and_the_next_goes_on(
     online: FakeHub, world: World, tmp_path: Path, which: int

@@ -57,6 +57,7 @@ def published(delta: Path) -> dict[str, int]:
     return {info.spec.name: info.published_nbytes or 0 for info in inspect(delta).tensors}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("label", ["BF16", "F16", "F32"])
 @pytest.mark.parametrize(("base_shards", "shards", "other"), [(2, 3, 1), (1, 2, 5)])
 def test_a_llama_in_other_shards(

@@ -572,6 +572,7 @@ def looks_whole(folder: Path) -> str:
     return "can be opened"
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("error", "after"),
     [
@@ -763,6 +764,7 @@ def test_a_release_has_no_name_that_loaders_look_for(world: World) -> None:
         assert not list(world.release.glob(pattern))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "role", "codec"),
     [

@@ -112,6 +112,7 @@ def cases() -> list[Any]:
     return found
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("number", "fault"), cases())
 def test_whatever_goes_wrong_once(
     hub: FakeHub, shelf: Shelf, number: int, fault: str

@@ -458,6 +458,7 @@ def other_weights(name: str) -> Callable[[Desk], None]:
 SAME = ["make", "card", "sign"]  # the bytes of before, so that nothing follows
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("kind", "change", "done"),
     [
@@ -1198,6 +1199,7 @@ def test_a_tag_that_was_moved_is_told(published: Desk, login: FakeHub) -> None:
     assert done.error.startswith(f"{REPO}: version 1.0 is published as v1.0, with other ")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("way", ["offline", "trouble", "nonsense", "logged out"])
 def test_without_the_hub_a_release_is_published_as_it_was_noted(
     published: Desk, login: FakeHub, monkeypatch: pytest.MonkeyPatch, way: str

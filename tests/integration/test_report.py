@@ -188,6 +188,7 @@ def test_a_browser_shows_the_page_in_light_and_in_dark(
         assert seen.count(SCALE[-1]) > 500
 
 
+@pytest.mark.slow
 def test_a_browser_shows_the_page_on_a_phone(
     of_release: ReportResult, tmp_path: Path
 ) -> None:

@@ -188,6 +188,7 @@ def remove(path: Path, part: float) -> None:
     path.unlink()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("spoil", [flip, cut, grow, remove])
 @pytest.mark.parametrize("work", ["make", "apply"])
 def test_what_was_left_is_not_believed(

@@ -150,6 +150,7 @@ INDICES: list[Any] = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["deep", "F32", "cast", "lm_head.weight", "flat"])
 @pytest.mark.parametrize("index", INDICES, ids=str)
 def test_a_slice_is_what_safetensors_takes(world: World, name: str, index: Any) -> None:

@@ -135,6 +135,7 @@ def test_only_so_many_rows_are_drawn() -> None:
     assert drawn.notes == ("Not drawn: 10 figures more.",)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "comparison",
     [
