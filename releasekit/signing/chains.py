@@ -42,6 +42,7 @@ _PURPOSES: Final = {
 _MALFORMED: Final = (
     *(TypeError, ValueError, UnsupportedAlgorithm, x509.DuplicateExtension),
     *(x509.InvalidVersion, x509.UnsupportedGeneralNameType),
+    KeyError,  # of the number of a TLS feature that is none
 )
 
 

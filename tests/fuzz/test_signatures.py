@@ -778,6 +778,7 @@ def extensions(draw: st.DrawFn) -> Extensions:
 
 @FEWER
 @QUIET
+@example(signer={ExtensionOID.TLS_FEATURE: b"0\3\2\1\4"}, middle={})  # there is no fourth
 @given(signer=extensions(), middle=extensions())
 def test_certificates_with_extensions_of_any_bytes(
     signer: Extensions, middle: Extensions
