@@ -12,11 +12,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, Self
 
 import click
 from click.core import ParameterSource
 
+from releasekit.cli.interrupts import Interrupt
 from releasekit.errors import UsageError
 from releasekit.runs.recorder import Recorder
 
@@ -146,10 +148,16 @@ class Recording:
             yield  # only the main thread may say what a signal does
             return
 
-        def end(*_: object) -> None:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whoever sends it again means it
+        interrupt = Interrupt()
+
+        def end(number: int, frame: FrameType | None) -> None:
             self.terminated = True
-            raise KeyboardInterrupt
+            try:
+                interrupt(number, frame)
+            except KeyboardInterrupt:
+                # Whoever sends it once more means it.
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                raise
 
         before = signal.signal(signal.SIGTERM, end)
         try:

@@ -477,6 +477,7 @@ def _batch(
             + _headers_nbytes(prepared)
             + on_gpu * TORCH_NBYTES,
             gpus=float(on_gpu),
+            waits=True,
         ),
         stage="rebuild",
     )

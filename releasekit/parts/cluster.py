@@ -206,7 +206,7 @@ def _remote(needs: Needs, avoid: list[str]) -> Any:
     if avoid:
         strategy = NodeLabelSchedulingStrategy(hard={_NODE: NotIn(*avoid)})
     return ray.remote(_do_part).options(
-        num_cpus=needs.threads,
+        num_cpus=needs.processors,
         memory=needs.memory_nbytes,
         num_gpus=needs.gpus,
         max_retries=_RETRIES,
@@ -278,12 +278,12 @@ def _require_machine(needs: Needs) -> None:
     import ray
 
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    wanted = {"CPU": needs.threads, "memory": needs.memory_nbytes, "GPU": needs.gpus}
+    wanted = {"CPU": needs.processors, "memory": needs.memory_nbytes, "GPU": needs.gpus}
     if any(all(m.get(r, 0) >= n for r, n in wanted.items()) for m in machines):
         return
     most = {r: max((m.get(r, 0) for m in machines), default=0) for r in wanted}
     raise UsageError(
-        f"the cluster: expected a machine with {needs.threads} processors, "
+        f"the cluster: expected a machine with {needs.processors} processors, "
         f"{needs.memory_nbytes:,} bytes of memory and {needs.gpus:g} GPUs, found at most "
         f"{most['CPU']:g}, {most['memory']:,.0f} and {most['GPU']:g}: lower --threads or "
         "--max-memory, or use a larger cluster"

@@ -52,14 +52,21 @@ class Needs:
     """What one part takes of the machine that does it.
 
     Attributes:
-        threads: processors.
+        threads: that work.
         memory_nbytes: host memory at most.
         gpus: share of a GPU; 0 for none.
+        waits: whether they wait for a disk, so that two of them keep one processor busy.
     """
 
     threads: int
     memory_nbytes: int
     gpus: float = 0.0
+    waits: bool = False
+
+    @property
+    def processors(self) -> int:
+        """Processors that the threads keep busy."""
+        return -(-self.threads // 2) if self.waits else self.threads
 
 
 #: Does a part; returns facts about it that JSON can hold.

@@ -8,8 +8,10 @@ each was done once; the cluster is there before the clock runs, and its start is
 Prints a table of medians, and leaves it in WORK/spread.md. What is made is compared with
 the fine-tune by its digests, as every rebuild is.
 
-- local: `apply_delta` with two threads, then with one.
-- ray: `apply_spread` with parts of one thread each, on two processors, then on one.
+- local: `apply_delta` with two threads, with four, which is its default on two processors,
+  and with one.
+- ray: `apply_spread` with parts of two threads, its default, which share a processor since
+  they wait for the disk; then with parts of one thread, two at once, and one by one.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from releasekit import Policy, apply_delta, apply_spread
 from releasekit.parts.cluster import Cluster
 from releasekit.parts.records import Done
-from releasekit.parts.tasks import Advance, Batch
+from releasekit.parts.tasks import PART_THREADS, Advance, Batch
 from scripts import bench
 
 QUIET = Policy(warn=lambda warning: None)
@@ -42,11 +44,11 @@ class OneAtATime:
     def __init__(self, cluster: Cluster, processors: int) -> None:
         self._cluster = cluster
         self._processors = processors
-        self.threads: int | None = processors
+        self.threads: int | None = PART_THREADS
 
     def run(self, batch: Batch[Any], advance: Advance) -> Iterator[Done]:
         """See `Pool.run`."""
-        needs = replace(batch.needs, threads=self._processors)
+        needs = replace(batch.needs, threads=self._processors, waits=False)
         return self._cluster.run(replace(batch, needs=needs), advance)
 
 
@@ -86,13 +88,19 @@ def main() -> None:
             "local, 2 threads": lambda: apply_delta(
                 base, delta, out, threads=2, policy=QUIET
             ),
+            "local, 4 threads": lambda: apply_delta(
+                base, delta, out, threads=4, policy=QUIET
+            ),
             "ray, 2 workers": lambda: apply_spread(
-                base, delta, out, pool=cluster, threads=1, policy=QUIET
+                base, delta, out, pool=cluster, policy=QUIET
             ),
             "local, 1 thread": lambda: apply_delta(
                 base, delta, out, threads=1, policy=QUIET
             ),
-            "ray, 1 worker": lambda: apply_spread(
+            "ray, 2 workers of 1 thread": lambda: apply_spread(
+                base, delta, out, pool=cluster, threads=1, policy=QUIET
+            ),
+            "ray, 1 worker of 1 thread": lambda: apply_spread(
                 base, delta, out, pool=single, threads=1, policy=QUIET
             ),
         }
@@ -108,6 +116,7 @@ def main() -> None:
     shutil.rmtree(out, ignore_errors=True)
     found = {name: median(times) for name, times in samples.items()}
     local, ray = found["local, 2 threads"], found["ray, 2 workers"]
+    one, two = found["ray, 1 worker of 1 thread"], found["ray, 2 workers of 1 thread"]
     lines = [
         f"{nbytes / 1e9:.2f} GB in {options.parts} weight files, medians of "
         f"{options.runs}; the cluster began in {start:.1f} s.",
@@ -121,7 +130,7 @@ def main() -> None:
         "",
         f"- ray ÷ local, on two: {ray / local:.2f} "
         f"({(ray - local) / (nbytes / 1e9):+.2f} s a GB)",
-        f"- ray, from one worker to two: {found['ray, 1 worker'] / ray:.2f} times as fast",
+        f"- ray, from one worker of a thread to two: {one / two:.2f} times as fast",
         f"- local, from one thread to two: {found['local, 1 thread'] / local:.2f}",
     ]
     text = "\n".join(lines) + "\n"
