@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from releasekit.checkpoint.files import Coming, Readable
+from releasekit.checkpoint.files import Coming
 from releasekit.digest import pieces, sha256
 from releasekit.pipeline import Workers
 from releasekit.progress import Stage
@@ -27,40 +27,37 @@ def hash_files(
     """
 
     def work(name: str, _: Any) -> str:
-        path = folder / name
-        file = coming.open(path) if coming is not None else None
-        if file is None:
-            return hash_one(path, workers, stage)
-        return hash_readable(file, workers.check, stage.advance)
+        return hash_one(folder / name, workers.check, stage.advance, coming)
 
     return workers.in_order(work, names)
 
 
-def hash_readable(
-    file: Readable, check: Callable[[], None], advance: Callable[[int], None]
+def hash_one(
+    path: Path,
+    check: Callable[[], None],
+    advance: Callable[[int], None],
+    coming: Coming | None = None,
 ) -> str:
-    """SHA-256 of a file that is read by range.
+    """SHA-256 of one file.
 
     Args:
-        file: the file.
+        path: where it is, or would be.
         check: called before each piece; raises to end it.
         advance: told how many bytes were read.
+        coming: files that are elsewhere, and are read there; None if there are none.
     """
+    stored = coming.open(path) if coming is not None else None
     hasher = sha256()
-    for start in range(0, file.size, _PIECE):
-        check()
-        piece = file.read(start, min(_PIECE, file.size - start))
-        hasher.update(piece)
-        advance(len(piece))
-    return hasher.hexdigest()
-
-
-def hash_one(path: Path, workers: Workers, stage: Stage) -> str:
-    """SHA-256 of one file, taken in a worker's thread."""
-    hasher = sha256()
+    if stored is not None:
+        for start in range(0, stored.size, _PIECE):
+            check()
+            data = stored.read(start, min(_PIECE, stored.size - start))
+            hasher.update(data)
+            advance(len(data))
+        return hasher.hexdigest()
     with path.open("rb", buffering=0) as file:
         for piece in pieces(file):
-            workers.check()
+            check()
             hasher.update(piece)
-            stage.advance(len(piece))
+            advance(len(piece))
     return hasher.hexdigest()

@@ -58,6 +58,7 @@ class Sharing(Enum):
 
     ALONE = "nobody"
     PARTS = "others that do parts of the same work"
+    LAST = "nobody any more: others have done parts of the same work"
     GUEST = "whoever has the folder, and asked for this part"
 
 
@@ -174,6 +175,8 @@ class OutputFolder:
             if state.read_bytes() == _state(key):
                 self._folder(self._new)
                 return True
+            if self._sharing is Sharing.LAST:
+                raise other_work(self.partial)
             self.restart()
             state.unlink()
         with _create(state) as file:
@@ -191,11 +194,7 @@ class OutputFolder:
             os.link(new, state)  # unlike a rename, it replaces nothing
         except FileExistsError:
             if state.is_symlink() or state.read_bytes() != _state(key):
-                raise UsageError(
-                    f"{self.partial}: holds other work, or the same with other inputs or "
-                    "options: give every part the same ones; or, if nothing writes to it, "
-                    "remove it"
-                ) from None
+                raise other_work(self.partial) from None
         finally:
             new.unlink()
         self._new.mkdir(exist_ok=True)
@@ -434,6 +433,14 @@ def _refuse_overlap(out: Path, inputs: Iterable[Path]) -> None:
             raise UsageError(f"{out}: holds the input {path}; choose another --out")
         if source in resolved.parents:
             raise UsageError(f"{out}: lies in the input {path}; choose another --out")
+
+
+def other_work(partial: Path) -> UsageError:
+    """What to say of a partial folder that is of other work."""
+    return UsageError(
+        f"{text(partial)}: holds other work, or the same with other inputs or options: "
+        "give every part the same ones; or, if nothing writes to it, remove it"
+    )
 
 
 def _token() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
 
 from releasekit import smallest
 from releasekit.checkpoint.sighting import Sighting
@@ -27,15 +26,13 @@ from releasekit.conversion.work import AMONG, Casts, Making, Seen, Source
 from releasekit.errors import FormatError
 from releasekit.model_writer import NEED, ModelWriter
 from releasekit.output import OutputFolder, partial_of
+from releasekit.parts.outputs import needs_of
 from releasekit.parts.records import Done, Records
 from releasekit.parts.shares import require_done, run_parts
-from releasekit.parts.tasks import Batch, Needs, Pool, Task, Work
+from releasekit.parts.tasks import Batch, Pool, Task, Work
 from releasekit.progress import ProgressCallback
-from releasekit.resources import WRITING, Resources, share_out
+from releasekit.resources import WRITING, Resources, memory_of_headers, share_out
 from releasekit.smallest import Obstacles
-
-#: What a model's header takes in memory, in bytes a tensor.
-_HEADER_NBYTES: Final = 1_100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +169,7 @@ class Job:
         if not tasks:
             return []
         source, resources = self._source, self._how.resources
-        headers = _HEADER_NBYTES * len(source.checkpoint.specs)
+        headers = memory_of_headers(len(source.checkpoint.specs))
         batch = Batch(
             work=work,
             spec=Converting(
@@ -186,10 +183,7 @@ class Job:
                 max_memory=self._how.max_memory,
             ),
             tasks=tasks,
-            needs=Needs(
-                threads=resources.threads,
-                memory_nbytes=resources.memory_nbytes + headers,
-            ),
+            needs=needs_of(resources, headers),
             stage=stage,
         )
         done = run_parts(pool, batch, self._how.progress)

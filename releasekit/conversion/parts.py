@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -26,12 +26,11 @@ from releasekit.codec.cast import Changes
 from releasekit.conversion.work import AMONG, Casts, Seen, derive
 from releasekit.digest import sha256_hex
 from releasekit.model_writer import ModelWriter, resources_for
-from releasekit.output import OutputFolder, Sharing, partial_of
 from releasekit.parts.keeping import keeper
+from releasekit.parts.outputs import Output
 from releasekit.parts.tasks import Advance, Task, as_progress
 from releasekit.sharding import Shard
 from releasekit.smallest import Obstacles
-from releasekit.storage.output import output_folder
 from releasekit.strictjson import Record, is_hex_digest
 from releasekit.tensors import DTYPES, DType, TensorSpec
 
@@ -40,14 +39,12 @@ LOOK_NBYTES: Final = 4_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Converting:
+class Converting(Output):
     """What every part of a conversion is told.
 
     Attributes:
         source: where the model is.
         sighting: what it looks like.
-        out: the folder that is to be made.
-        key: names the work.
         dtype: what floats become, as in `convert`.
         casts: for the smallest: what floats of each dtype become, once that is known.
         threads: of each part.
@@ -56,22 +53,10 @@ class Converting:
 
     source: Path
     sighting: Sighting
-    out: Path
-    key: str
     dtype: str | None
     casts: Casts
     threads: int | None
     max_memory: int
-
-    @property
-    def partial(self) -> Path:
-        """Where the output is made, and the records are."""
-        return partial_of(self.out)
-
-    @property
-    def folder(self) -> AbstractContextManager[OutputFolder]:
-        """The output, as a part has it."""
-        return output_folder(self.out, key=self.key, sharing=Sharing.GUEST)
 
     @contextmanager
     def opened(self) -> Iterator[StoredCheckpoint]:

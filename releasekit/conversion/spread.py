@@ -113,18 +113,14 @@ def convert_spread(
             model under the same path.
     """
     started = time.monotonic()
-    asked = _Asked(
-        source=Path(source),
-        out=Path(out),
-        wish=Wish(dtype=dtype, shard_nbytes=shard_nbytes),
-        how=How(
-            threads=threads or pool.threads,
-            max_memory=max_memory,
-            look_nbytes=look_nbytes,
-            progress=in_turn(progress),
-        ),
-        force=force,
+    wish = Wish(dtype=dtype, shard_nbytes=shard_nbytes)
+    how = How(
+        threads=threads or pool.threads,
+        max_memory=max_memory,
+        look_nbytes=look_nbytes,
+        progress=in_turn(progress),
     )
+    asked = _Asked(source=Path(source), out=Path(out), wish=wish, how=how, force=force)
     with asked.job() as job:
         done = job.look(pool, job.unseen())
         making = job.making()
@@ -162,18 +158,14 @@ def convert_share(
             or other arguments.
     """
     started = time.monotonic()
-    asked = _Asked(
-        source=Path(source),
-        out=Path(out),
-        wish=Wish(dtype=dtype, shard_nbytes=shard_nbytes),
-        how=How(
-            threads=threads,
-            max_memory=max_memory,
-            look_nbytes=look_nbytes,
-            progress=in_turn(progress),
-        ),
-        force=force,
+    wish = Wish(dtype=dtype, shard_nbytes=shard_nbytes)
+    how = How(
+        threads=threads,
+        max_memory=max_memory,
+        look_nbytes=look_nbytes,
+        progress=in_turn(progress),
     )
+    asked = _Asked(source=Path(source), out=Path(out), wish=wish, how=how, force=force)
     looked, written = [], []
     with asked.job(Sharing.PARTS) as job:
         mine = share.of(job.looks)
@@ -217,32 +209,20 @@ def finish_convert(
         ReleaseKitError: if some parts are not done, which it names; or as `convert_share`.
     """
     started = time.monotonic()
-    asked = _Asked(
-        source=Path(source),
-        out=Path(out),
-        wish=Wish(dtype=dtype, shard_nbytes=shard_nbytes),
-        how=How(
-            threads=threads,
-            max_memory=max_memory,
-            look_nbytes=look_nbytes,
-            progress=in_turn(progress),
-        ),
-        force=force,
+    wish = Wish(dtype=dtype, shard_nbytes=shard_nbytes)
+    how = How(
+        threads=threads,
+        max_memory=max_memory,
+        look_nbytes=look_nbytes,
+        progress=in_turn(progress),
     )
+    asked = _Asked(source=Path(source), out=Path(out), wish=wish, how=how, force=force)
     asked.check()
     require_begun(partial_of(asked.out))
-    with asked.job(Sharing.PARTS) as job:  # whoever comes alone clears other work away
-        _require_all(job)
-    with asked.job() as job:
-        making = _require_all(job)
+    with asked.job(Sharing.LAST) as job:
+        making = job.making()
+        require_done(job.partial, job.unwritten(making), job.files(making))
         return _complete(asked, job, making, kept=(), done=job.done, started=started)
-
-
-def _require_all(job: Job) -> Making:
-    """What was written; ReleaseKitError, which names some parts, if it was not."""
-    making = job.making()
-    require_done(job.partial, job.unwritten(making), job.files(making))
-    return making
 
 
 def _complete(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -33,12 +33,13 @@ from releasekit.delta.consent import Consent
 from releasekit.delta.lineage import Deltas, Line, Lineage, named
 from releasekit.delta.release import Release
 from releasekit.delta.weights import Piece, cut, join_pieces, write_piece, write_weights
-from releasekit.device.choose import AUTO, CPU, TORCH_NBYTES, check_device, engines
+from releasekit.device.choose import AUTO, CPU, check_device, engines
 from releasekit.errors import IntegrityError
 from releasekit.licenses.chain import Chain
 from releasekit.manifest import Manifest, WeightEntry
-from releasekit.output import OutputFolder, Sharing, partial_of
+from releasekit.output import OutputFolder, Sharing
 from releasekit.parts.keeping import keeper
+from releasekit.parts.outputs import Output, needs_of
 from releasekit.parts.records import Done, Records
 from releasekit.parts.shares import (
     PartResult,
@@ -51,7 +52,6 @@ from releasekit.parts.tasks import (
     Advance,
     Batch,
     Here,
-    Needs,
     Pool,
     Task,
     Work,
@@ -60,26 +60,22 @@ from releasekit.parts.tasks import (
 )
 from releasekit.pipeline import Workers
 from releasekit.progress import ProgressCallback, Stage, in_turn
-from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, share_out
+from releasekit.resources import DEFAULT_MAX_MEMORY, WRITING, memory_of_headers, share_out
 from releasekit.storage.address import absolute
 from releasekit.storage.blocks import BLOCK, KEPT
 from releasekit.storage.output import check_output, output_folder
 
 #: Bytes of a weight file that one part makes: files more than twice as large are cut.
 PIECE_NBYTES: Final = 4_000_000_000
-#: Memory that an entry of a header or a manifest takes once read, measured at 91,000.
-_HEADER_NBYTES: Final = 1_100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rebuilding:
+class Rebuilding(Output):
     """What every part of a rebuild is told.
 
     Attributes:
         base: where the base is.
         releases: where each release is, and the SHA-256 of its manifest.
-        out: the folder that is to be made.
-        key: names the work.
         device: what adds the residuals.
         threads: as in `apply_delta`, for each part.
         max_memory: likewise.
@@ -87,8 +83,6 @@ class Rebuilding:
 
     base: Path
     releases: tuple[tuple[Path, str], ...]
-    out: Path
-    key: str
     device: str
     threads: int | None
     max_memory: int
@@ -115,16 +109,6 @@ class Rebuilding:
             threads=threads,
             max_memory=max_memory,
         )
-
-    @property
-    def partial(self) -> Path:
-        """Where the output is made, and the records are."""
-        return partial_of(self.out)
-
-    @property
-    def folder(self) -> AbstractContextManager[OutputFolder]:
-        """The output, as a part has it."""
-        return output_folder(self.out, key=self.key, sharing=Sharing.GUEST)
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Line, StoredCheckpoint]]:
@@ -284,13 +268,9 @@ class _Plan:
     @property
     def disk_nbytes(self) -> list[int]:
         """Sizes of the files that have yet to be written; pieces lie beside the whole."""
-        pieces = [task.nbytes for task in self.todo if task.name not in self._wholes]
         files = [f.entry.file.size for f in self._files]
-        return [*files, *pieces]
-
-    @property
-    def _wholes(self) -> set[str]:
-        return {file.entry.file.path for file in self._files}
+        wholes = {f.entry.file.path for f in self._files}
+        return [*files, *(t.nbytes for t in self.todo if t.name not in wholes)]
 
 
 def apply_spread(
@@ -339,10 +319,7 @@ def apply_spread(
             folder.require_space(plan.disk_nbytes)
             kept = plan.kept
             done = _do(plan, spec, prepared, pool, progress)
-            stage = Stage(
-                progress, "copy", sum(f.size for f in lineage.last.manifest.files)
-            )
-            complete(folder, lineage, stage)
+            complete(folder, lineage, _copying(lineage, progress))
         return prepared.result(out, device, licenses, kept, reports(done))
 
 
@@ -419,20 +396,11 @@ def finish_apply(
         spec = Rebuilding.of(prepared, inputs, out, device, threads, max_memory)
         require_begun(spec.partial)
 
-        def opened(sharing: Sharing) -> OutputFolder:
-            return output_folder(
-                out, key=spec.key, force=force, inputs=inputs.paths, sharing=sharing
-            )
-
-        def planned(folder: OutputFolder) -> _Plan:
+        with output_folder(
+            out, key=spec.key, force=force, inputs=inputs.paths, sharing=Sharing.LAST
+        ) as folder:
             plan = _Plan(manifest, spec, folder, piece_nbytes)
             require_done(spec.partial, plan.todo, plan.parts)
-            return plan
-
-        with opened(Sharing.PARTS) as folder:  # who comes alone clears other work away
-            planned(folder)
-        with opened(Sharing.ALONE) as folder:
-            plan = planned(folder)
             records = Records(spec.partial).read().values()
             done = [*records, *_do(plan, spec, prepared, Here(), progress)]
             complete(folder, lineage, _copying(lineage, progress))
@@ -465,32 +433,24 @@ def _looked_over(
 def _batch(
     work: Work[Rebuilding], spec: Rebuilding, tasks: list[Task], prepared: Prepared
 ) -> Batch[Rebuilding]:
-    resources = prepared.resources
-    on_gpu = spec.device not in (AUTO, CPU)
+    needs = needs_of(prepared.resources, _held_nbytes(prepared), spec.device)
     return Batch(
         work=work,
         spec=spec,
         tasks=tasks,
-        needs=Needs(
-            threads=resources.threads,
-            memory_nbytes=resources.memory_nbytes
-            + _headers_nbytes(prepared)
-            + on_gpu * TORCH_NBYTES,
-            gpus=float(on_gpu),
-            waits=True,
-        ),
+        needs=replace(needs, waits=True),
         stage="rebuild",
     )
 
 
-def _headers_nbytes(prepared: Prepared) -> int:
+def _held_nbytes(prepared: Prepared) -> int:
     """Memory of what is read of headers and manifests, and of what is read ahead."""
     held = len(prepared.base.specs) + sum(
         len(r.manifest.base) + 2 * len(r.manifest.target) for r in prepared.lineage.releases
     )
     stored = [prepared.located.coming, *(r.coming for r in prepared.lineage.releases)]
     ahead = sum(BLOCK * KEPT for coming in stored if coming is not None)
-    return held * _HEADER_NBYTES + ahead
+    return memory_of_headers(held) + ahead
 
 
 def _do(

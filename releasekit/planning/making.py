@@ -26,8 +26,8 @@ from releasekit.operations import Op
 from releasekit.planning.model import Part, Phase
 from releasekit.planning.rates import Rates
 from releasekit.planning.wording import gb, rate
-from releasekit.planning.work import MAKE, Cost, Work, memory_of_headers, part
-from releasekit.resources import share_out
+from releasekit.planning.work import MAKE, Cost, Work, part
+from releasekit.resources import memory_of_headers, share_out
 from releasekit.tensors import TensorSpec
 
 #: Bytes of a delta by those of the tensors that it changes: 2.31 bits of 16, as measured of

@@ -17,8 +17,8 @@ from releasekit.manifest import WeightEntry
 from releasekit.planning.model import Part, Phase
 from releasekit.planning.rates import Rates
 from releasekit.planning.wording import gb, rate
-from releasekit.planning.work import REBUILD, Cost, Work, memory_of_headers, part
-from releasekit.resources import WRITING, share_out
+from releasekit.planning.work import REBUILD, Cost, Work, part
+from releasekit.resources import WRITING, memory_of_headers, share_out
 
 
 def rebuilding(

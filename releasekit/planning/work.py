@@ -8,10 +8,6 @@ from typing import Final
 from releasekit.planning.model import Part, Phase
 from releasekit.planning.rates import Rates
 
-#: Bytes of memory that a tensor takes each time that a header names it: a release of 92,000
-#: and its base took 381 MB, and name each tensor four times.
-_ENTRY_NBYTES: Final = 1100
-
 REBUILD: Final = "rebuild"
 MAKE: Final = "make"
 
@@ -118,8 +114,3 @@ def part(
         core_seconds=cost.core_seconds(rates),
         digest_seconds=cost.digest_seconds(rates),
     )
-
-
-def memory_of_headers(entries: int) -> int:
-    """Bytes of memory that headers take which name so many tensors, repeats counted."""
-    return entries * _ENTRY_NBYTES

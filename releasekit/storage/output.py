@@ -102,7 +102,6 @@ class StoredOutput(OutputFolder):
         """
         self.out = out
         self._store = Store(partial_of(out))
-        self._key = key
         self._sharing = sharing
         self._making = threading.Lock()
         self._lock = None
@@ -117,18 +116,14 @@ class StoredOutput(OutputFolder):
         state = json.dumps({"work": key}).encode()
         there = self._store.info(_STATE) is not None
         if there and self._store.read_all(_STATE) == state:
-            return self._sharing is Sharing.ALONE
+            return self._sharing in (Sharing.ALONE, Sharing.LAST)
         if self._sharing is Sharing.GUEST:
             raise ReleaseKitError(
                 f"{self._store.url}: is not the folder of this work: every machine must "
                 "reach the same object storage"
             )
         if there:
-            raise UsageError(
-                f"{self._store.url}: holds other work, or the same with other inputs or "
-                "options: give every part the same ones; or, if nothing writes to it, "
-                "remove it"
-            )
+            raise output.other_work(partial_of(self.out))
         self._store.write(_STATE, state)
         return False
 

@@ -7,7 +7,6 @@ the same path is an error there, rather than a file that is wrong.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from typing import Final
 from releasekit.authenticity import Authenticity
 from releasekit.checkpoint.files import Incoming
 from releasekit.checkpoint.locate import Located, reach
-from releasekit.digest import pieces, sha256
 from releasekit.errors import IntegrityError, UsageError
-from releasekit.hashing import hash_files, hash_readable
+from releasekit.hashing import hash_files, hash_one
 from releasekit.parts.keeping import keeper
 from releasekit.parts.shares import run_parts
 from releasekit.parts.split import Share
@@ -142,22 +140,14 @@ def hash_part(spec: Hashing, task: Task, advance: Advance) -> Mapping[str, objec
     """
     at = keeper().get(spec, Hashing.opened)
     path = at.path / task.name
-    stored = at.coming.open(path) if at.coming is not None else None
-    if stored is not None and stored.size == task.nbytes:
-        return {"sha256": hash_readable(stored, lambda: None, advance)}
-    hasher = sha256()
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != task.nbytes:
-            raise IntegrityError(
-                f"{path}: expected {task.nbytes:,} bytes, as where the work was begun, "
-                f"found {size:,}: every machine must find the same files under this path, "
-                "and nothing may write to them"
-            )
-        for piece in pieces(file):
-            hasher.update(piece)
-            advance(len(piece))
-    return {"sha256": hasher.hexdigest()}
+    size = _size(path, at.coming)
+    if size != task.nbytes:
+        raise IntegrityError(
+            f"{path}: expected {task.nbytes:,} bytes, as where the work was begun, found "
+            f"{size:,}: every machine must find the same files under this path, and "
+            "nothing may write to them"
+        )
+    return {"sha256": hash_one(path, lambda: None, advance, at.coming)}
 
 
 def compare(

@@ -306,6 +306,9 @@ def test_shares_of_other_work_do_not_meet(
         options = {"shard_nbytes": 8000}
     with pytest.raises(UsageError, match="holds other work, or the same with other inputs"):
         share(other, out, 2, 2, **options)
+    with pytest.raises(UsageError, match="holds other work, or the same with other inputs"):
+        finish(other, out, **options)
+    assert share(world, out, 1, 2).parts == ()  # nothing of it is lost
 
 
 @pytest.mark.parametrize("role", ["base", "target"])

@@ -24,7 +24,6 @@ In parts, by other processes:
     parts        those that read the inputs
     assembling   those that write payload files, and read them back
     standing     how far it is, by its records
-    sources      digests of what goes in
 
 Several on one base:
 

@@ -22,17 +22,16 @@ from releasekit.delta.making.standing import Standing, results_of
 from releasekit.delta.making.told import Inputs, Making
 from releasekit.delta.plain import plain_layout
 from releasekit.delta.release import Release
-from releasekit.device.choose import AUTO, CPU, TORCH_NBYTES
 from releasekit.errors import FormatError, IntegrityError
 from releasekit.names import listed
 from releasekit.output import OutputFolder
+from releasekit.parts.outputs import needs_of
 from releasekit.parts.records import Done, Records
 from releasekit.parts.shares import require_done, run_parts
 from releasekit.parts.tasks import (
     Advance,
     Batch,
     Here,
-    Needs,
     Pool,
     Task,
     Work,
@@ -41,10 +40,9 @@ from releasekit.parts.tasks import (
 )
 from releasekit.pipeline import Workers
 from releasekit.progress import Stage
+from releasekit.resources import memory_of_headers
 from releasekit.strictjson import Record
 
-#: What a model's header takes in memory, in bytes a tensor.
-_HEADER_NBYTES: Final = 1_100
 _ALIASES: Final = "find aliases"
 
 
@@ -150,19 +148,12 @@ class Job:
         self, work: Work[Making], tasks: Sequence[Task], stage: str
     ) -> Batch[Making]:
         inputs, resources = self.opened.inputs, self.opened.order.maker.resources
-        on_gpu = self.spec.device not in (AUTO, CPU)
-        tensors = len(inputs.base.specs) + len(inputs.target.specs)
+        headers = memory_of_headers(len(inputs.base.specs) + len(inputs.target.specs))
         return Batch(
             work=work,
             spec=self.spec,
             tasks=tasks,
-            needs=Needs(
-                threads=resources.threads,
-                memory_nbytes=resources.memory_nbytes
-                + _HEADER_NBYTES * tensors
-                + on_gpu * TORCH_NBYTES,
-                gpus=float(on_gpu),
-            ),
+            needs=needs_of(resources, headers, self.spec.device),
             stage=stage,
         )
 

@@ -81,7 +81,7 @@ class FileDigests:
     def _hash(self, path: Path, workers: Workers, stage: Stage) -> None:
         digest = None
         try:
-            digest = hash_one(path, workers, stage)
+            digest = hash_one(path, workers.check, stage.advance)
         finally:
             with self._changed:
                 if digest is None:

@@ -22,12 +22,12 @@ from releasekit.checkpoint.hashing import hash_tensors
 from releasekit.delta.making.encode import Encoder, need
 from releasekit.delta.making.journal import Coded, read_coded
 from releasekit.delta.making.payloads import Pack
-from releasekit.delta.making.sources import hash_source
 from releasekit.delta.making.told import Inputs, Making
 from releasekit.delta.plain import PlainFile
 from releasekit.device.choose import engines
 from releasekit.digest import blake3, sha256, sha256_hex
 from releasekit.errors import FormatError
+from releasekit.hashing import hash_one
 from releasekit.manifest import FileEntry
 from releasekit.parts.tasks import Advance, Task, as_progress
 from releasekit.pipeline import Workers
@@ -224,7 +224,8 @@ class HashFoundPart:
     def do(self, spec: Making, inputs: Inputs, advance: Advance) -> Mapping[str, object]:
         """See `InputPart.do`."""
         found = inputs.found
-        return {"sha256": hash_source(found.root / self.file, found.coming, advance)}
+        path = found.root / self.file
+        return {"sha256": hash_one(path, lambda: None, advance, found.coming)}
 
     def read(self, facts: Record) -> str:
         """See `InputPart.read`: the digest."""

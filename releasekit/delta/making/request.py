@@ -19,7 +19,6 @@ from releasekit.delta.making.order import Order
 from releasekit.delta.making.seats import Seat
 from releasekit.delta.making.shards import DEFAULT_SHARD_NBYTES
 from releasekit.delta.making.source import list_target
-from releasekit.delta.making.sources import hash_sources
 from releasekit.delta.making.told import Inputs
 from releasekit.delta.notary import TARGET, Hashing, Label, Notary, Source
 from releasekit.delta.predecessor import BaseRelease
@@ -165,7 +164,7 @@ class Request:
         """What takes the digests of the base's files."""
         if self.seat is not None:
             return self.seat.digests.hash_files
-        return hash_files if coming is None else partial(hash_sources, coming)
+        return partial(hash_files, coming=coming)
 
     def _papers(self, name: str, base: Path, before: BaseRelease | None) -> Papers | None:
         """The licences: what the base says of its own, or the release that rebuilds it."""

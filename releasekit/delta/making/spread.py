@@ -118,20 +118,15 @@ def finish_make(
     """
     started = time.monotonic()
     request = Request(base=base, target=target, out=out, **options)
-    with _job(request, Sharing.ALONE, piece_nbytes, begun=True) as job:
+    with _job(request, Sharing.LAST, piece_nbytes) as job:
         job.require_encoded()
         made = job.complete(Here(), frozenset(), alone=False)
     return replace(made, seconds=time.monotonic() - started)
 
 
 @contextmanager
-def _job(
-    request: Request, sharing: Sharing, piece_nbytes: int, *, begun: bool = False
-) -> Iterator[Job]:
-    """The work, with its inputs looked over and its output open.
-
-    `begun` says whether somebody else must have begun it.
-    """
+def _job(request: Request, sharing: Sharing, piece_nbytes: int) -> Iterator[Job]:
+    """The work, with its inputs looked over and its output open."""
     request = replace(request, progress=in_turn(request.progress))
     refuse_hub(request.base, *request.accept)
     check_device(request.device)  # whoever does a part has it, if not this machine
@@ -139,7 +134,7 @@ def _job(
     check_output(Path(request.out), force=request.force, inputs=inputs)
     with request.opened(Engine()) as opened:
         spec = _spec(request, opened)
-        if begun:
+        if sharing is Sharing.LAST:
             require_begun(spec.partial)
         with output_folder(
             Path(request.out),

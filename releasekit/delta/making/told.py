@@ -7,7 +7,7 @@ same, once for all parts that a process has.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +17,8 @@ from releasekit.checkpoint.locate import reach
 from releasekit.checkpoint.safetensors import SafetensorsCheckpoint, WeightFile
 from releasekit.checkpoint.sighting import Sighting
 from releasekit.codec import Ulp
-from releasekit.output import OutputFolder, Sharing, partial_of
 from releasekit.parts.keeping import keeper
-from releasekit.storage.output import output_folder
+from releasekit.parts.outputs import Output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Making:
+class Making(Output):
     """What every part of a release in the making is told.
 
     Attributes:
@@ -50,8 +49,6 @@ class Making:
         target: where the target is.
         exclude: patterns of files in the target folder that are left out.
         seen: what both look like where the work was begun; `key` stands for it.
-        out: the folder that is to be made.
-        key: names the work.
         codec: how to code.
         device: what proves the chunks.
         threads: as in `make_delta`, for each part.
@@ -62,22 +59,10 @@ class Making:
     target: Path
     exclude: tuple[str, ...]
     seen: tuple[Sighting, Sighting] = field(compare=False)
-    out: Path
-    key: str
     codec: Ulp
     device: str
     threads: int | None
     max_memory: int
-
-    @property
-    def partial(self) -> Path:
-        """Where the output is made, and the records are."""
-        return partial_of(self.out)
-
-    @property
-    def folder(self) -> AbstractContextManager[OutputFolder]:
-        """The output, as a part has it."""
-        return output_folder(self.out, key=self.key, sharing=Sharing.GUEST)
 
     @contextmanager
     def opened(self) -> Iterator[Inputs]:
